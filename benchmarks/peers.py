@@ -1,0 +1,207 @@
+"""Other ways to run a net over a scene, on the same file, with the same net, tile and overlap, ending in a GeoTIFF.
+
+Each is written as its project documents it. They read, scale, run, stitch and write labels; none but MONAI and the
+array way blends.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import torch
+from torch import Tensor, nn
+
+from benchmarks.engine import run_once
+from benchmarks.measure import Bench, Figure, interleaved
+from benchmarks.nets import pointwise, pointwise_package
+from benchmarks.scene import large_scene
+
+__all__ = ["array_way", "dask_way", "measure", "monai_way", "torchgeo_way"]
+
+SCALE = 1e-4
+Labels = npt.NDArray[np.uint8]
+Way = Callable[[Path, nn.Module, int, int], Labels]
+
+
+def torchgeo_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels:
+    """torchgeo: RasterDataset, GridGeoSampler, DataLoader; labels are put where the sample's bounds say."""
+    from torch.utils.data import DataLoader
+    from torchgeo.datasets import RasterDataset, stack_samples
+    from torchgeo.samplers import GridGeoSampler
+
+    dataset = RasterDataset(str(scene), transforms=_scaled)
+    sampler = GridGeoSampler(dataset, size=tile, stride=tile - overlap)
+    loader = DataLoader(dataset, batch_size=1, sampler=sampler, collate_fn=stack_samples)
+    with rasterio.open(scene) as raster:
+        shape, inverse = raster.shape, ~raster.transform
+    labels = np.full(shape, 255, dtype=np.uint8)
+    cut = overlap // 2
+    with torch.inference_mode():
+        for sample in loader:
+            found = net(sample["image"]).argmax(1)[0].to(torch.uint8).numpy()
+            x, y, _ = _bounds(sample["bounds"])
+            col, row = (round(value) for value in inverse @ (x, y))
+            # The middle is trusted; where a tile is the first, its rim is all there is.
+            top, left = cut if row else 0, cut if col else 0
+            part = labels[row + top : row + tile, col + left : col + tile]
+            part[...] = found[top:, left:][: part.shape[0], : part.shape[1]]
+    return labels
+
+
+def _scaled(sample: dict[str, Any]) -> dict[str, Any]:
+    sample["image"] = sample["image"] * SCALE
+    return sample
+
+
+def _bounds(bounds: Any) -> tuple[float, float, Any]:  # noqa: ANN401 - slices, or numbers of a collated tensor
+    """(x minimum, y maximum, rest) of the first sample."""
+    first = bounds[0]
+    if isinstance(first, tuple | list):
+        first = first[0]
+        return float(bounds[0][0].start), float(bounds[0][1].stop), first
+    return float(first[0]), float(first[4]), first
+
+
+def monai_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels:
+    """MONAI: sliding_window_inference with Gaussian weights over the whole scene as one tensor."""
+    from monai.inferers import sliding_window_inference
+
+    with torch.inference_mode():
+        image = _whole(scene)[None]
+        scores = sliding_window_inference(
+            image, (tile, tile), sw_batch_size=1, predictor=net, overlap=overlap / tile, mode="gaussian"
+        )
+        assert isinstance(scores, Tensor)
+        return scores[0].argmax(0).to(torch.uint8).numpy()
+
+
+def dask_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels:
+    """Dask: map_overlap with half the overlap on every side, trimmed off again; nothing is blended."""
+    import dask
+    import dask.array as da
+
+    with rasterio.open(scene) as raster:
+        bands, height, width = raster.count, raster.height, raster.width
+    stride, depth = tile - overlap, overlap // 2
+
+    def read(block_info: Any) -> npt.NDArray[np.uint16]:  # noqa: ANN401 - dask's own structure
+        (_, row, col) = block_info[None]["array-location"]
+        window = rasterio.windows.Window(col[0], row[0], col[1] - col[0], row[1] - row[0])
+        with rasterio.open(scene) as raster:
+            return np.asarray(raster.read(window=window))
+
+    def run(block: npt.NDArray[np.uint16]) -> Labels:
+        with torch.inference_mode():
+            scores = net(torch.from_numpy(block.astype(np.float32) * SCALE)[None])
+            return scores[0].argmax(0, keepdim=True).to(torch.uint8).numpy()
+
+    chunks = ((bands,), _cuts(height, stride), _cuts(width, stride))
+    image = da.map_blocks(read, chunks=chunks, dtype=np.uint16, meta=np.empty((0, 0, 0), np.uint16))
+    around = {0: 0, 1: depth, 2: depth}
+    padded = da.overlap.overlap(image, depth=around, boundary="reflect")
+    labels = padded.map_blocks(run, dtype=np.uint8, chunks=((1,), *padded.chunks[1:]))
+    trimmed = da.overlap.trim_internal(labels, around, boundary="reflect")
+    with dask.config.set(scheduler="threads"):
+        return np.asarray(trimmed.compute()[0])
+
+
+def _cuts(length: int, stride: int) -> tuple[int, ...]:
+    """Chunks of one stride; a short rest joins the last, because overlap cannot exceed a chunk."""
+    whole = max(1, length // stride)
+    return (*([stride] * (whole - 1)), length - stride * (whole - 1))
+
+
+def array_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels:
+    """Arrays of the scene's size: read all, add weighted scores tile by tile, divide, take the largest."""
+    with torch.inference_mode():
+        image = _whole(scene)
+        _, height, width = image.shape
+        rise = (torch.arange(overlap) + 0.5) / overlap
+        line = torch.cat([rise, torch.ones(tile - 2 * overlap), rise.flip(0)])
+        weights = line[:, None] * line[None, :]
+        sums: Tensor | None = None
+        for row in _starts(height, tile, tile - overlap):
+            for col in _starts(width, tile, tile - overlap):
+                scores = net(image[None, :, row : row + tile, col : col + tile])[0]
+                if sums is None:
+                    sums, total = torch.zeros(len(scores), height, width), torch.zeros(height, width)
+                sums[:, row : row + tile, col : col + tile] += scores * weights
+                total[row : row + tile, col : col + tile] += weights
+        assert sums is not None
+        sums /= total
+        return sums.argmax(0).to(torch.uint8).numpy()
+
+
+def _starts(length: int, tile: int, stride: int) -> list[int]:
+    """Where tiles begin; the last one is moved back to end at the edge."""
+    return sorted({min(start, length - tile) for start in range(0, max(1, length - tile + stride), stride)})
+
+
+def _whole(scene: Path) -> Tensor:
+    with rasterio.open(scene) as raster:
+        return torch.from_numpy(raster.read().astype(np.float32)).mul_(SCALE)
+
+
+def _write(labels: Labels, scene: Path, path: Path) -> None:
+    """What every way ends with: a tiled, compressed GeoTIFF."""
+    with rasterio.open(scene) as raster:
+        profile = {"crs": raster.crs, "transform": raster.transform, "height": raster.height, "width": raster.width}
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, dtype="uint8", nodata=255, compress="deflate", tiled=True, num_threads=2, **profile
+    ) as out:
+        out.write(labels, 1)
+
+
+WAYS: dict[str, tuple[Way, float | None]] = {
+    "torchgeo sampler + stitch": (torchgeo_way, 4.0),
+    "MONAI sliding_window_inference": (monai_way, 4.0),
+    "dask map_overlap + trim": (dask_way, 1.3),
+    "arrays of the scene's size": (array_way, None),
+}
+
+
+def measure(bench: Bench) -> list[Figure]:
+    """A 1 x 1 convolution, so that only what surrounds the net is timed; geoseg to finished COG, the others to GeoTIFF."""
+    side, tile, overlap = bench.pick(8192, 896), bench.pick(512, 128), bench.pick(128, 32)
+    scene, package = large_scene(bench.folder("scenes"), side), pointwise_package(bench.folder("nets"))
+    out, net = bench.folder("runs") / "peers", pointwise()
+    found: dict[str, Labels] = {}
+
+    def ours() -> float:
+        clock = run_once(scene, package, out, tile=tile, overlap=overlap, confidence=False, backend="torch")
+        with rasterio.open(out / "labels.tif") as raster:
+            found["geoseg"] = raster.read(1)
+        return clock.to_rasters
+
+    def theirs(name: str) -> Callable[[], float]:
+        def action() -> float:
+            began = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found[name] = WAYS[name][0](scene, net, tile, overlap)
+            _write(found[name], scene, out.with_suffix(".tif"))
+            return time.perf_counter() - began
+
+        return action
+
+    seconds = interleaved({"geoseg": ours} | {name: theirs(name) for name in WAYS}, bench.pick(2, 1))
+    shutil.rmtree(out, ignore_errors=True)
+    out.with_suffix(".tif").unlink(missing_ok=True)
+    what = f"{side} x {side} x 4, 1 x 1 convolution, tile {tile}/{overlap}"
+    figures = [Figure(benchmark="peers", what=f"geoseg, {what}", value=min(seconds["geoseg"]), note="to the finished COG")]
+    for name, (_, limit) in WAYS.items():
+        same = float((found[name] == found["geoseg"]).mean())
+        times = min(seconds[name]) / min(seconds["geoseg"])
+        note = f"{min(seconds[name]):.2f} s; {same:.2%} of the labels are the same"
+        figures.append(
+            Figure(benchmark="peers", what=f"{name} over geoseg, {what}", value=times, unit="x", limit=limit, wanted=">=", note=note)
+        )
+    return figures

@@ -1,0 +1,244 @@
+"""The STAC item of a run: where and when, which classes, which files, made from what and by which model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import datetime as Datetime
+from datetime import timezone
+from pathlib import Path
+from typing import Any
+
+import pystac
+import shapely
+
+from geoseg.earth import footprint, lonlat_bbox
+from geoseg.errors import SinkError
+from geoseg.scene import Scaling, Scene
+from geoseg.spec import ClassInfo, ModelSpec
+from geoseg.window import GeoBox
+
+__all__ = ["EXTENSIONS", "describe_run", "write_item"]
+
+_SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
+
+EXTENSIONS = {
+    "proj": _SCHEMA.format("projection/v2.0.0"),
+    # 1.1.0 asks for a description of each class where 2.0.0 asks for a name: classes here have both, and fit both.
+    "classification": _SCHEMA.format("classification/v1.1.0"),
+    "processing": _SCHEMA.format("processing/v1.2.0"),
+    "file": _SCHEMA.format("file/v2.1.0"),
+    "raster": _SCHEMA.format("raster/v2.0.0"),
+}
+"""Schemas of the extensions that an item may use, by prefix."""
+
+MEDIA_TYPES = {
+    ".tif": pystac.MediaType.COG,
+    ".png": pystac.MediaType.PNG,
+    ".geojson": pystac.MediaType.GEOJSON,
+    ".parquet": "application/vnd.apache.parquet",
+    ".fgb": "application/vnd.flatgeobuf",
+    ".gpkg": pystac.MediaType.GEOPACKAGE,
+    ".pmtiles": "application/vnd.pmtiles",
+    ".xml": pystac.MediaType.XML,
+    ".qml": pystac.MediaType.XML,
+}
+
+TITLES = {
+    "labels": "Class of each pixel",
+    "change": "Change of each pixel",
+    "confidence": "Probability of the chosen class",
+    "change_probability": "Probability of change",
+    "probabilities": "Probability of each class",
+    "uncertainty": "Uncertainty of the chosen class",
+    "polygons": "One polygon per connected region of a class",
+    "preview": "Preview with legend",
+}
+
+
+def describe_run(
+    scene: Scene[Any],
+    spec: ModelSpec,
+    files: Iterable[Path],
+    *,
+    geobox: GeoBox,
+    started: Datetime,
+    software: Mapping[str, str],
+    scaling: Scaling | None = None,
+    model_href: str | None = None,
+) -> pystac.Item:
+    """The STAC 1.1 item of one run, to be written beside its files.
+
+    A function of its arguments and of the bytes of `files` alone.
+
+    Args:
+        scene: What was segmented.
+        spec: The model's card.
+        files: Finished outputs, all in one directory; each becomes an asset with its checksum.
+        geobox: Grid of the outputs.
+        started: Time of the run, with a time zone; the item's time where the scene declares none.
+        software: Name -> version of what the outputs depend on.
+        scaling: Probability per stored number of confidence and probabilities.
+        model_href: The model's own item (``model.json``): a URL or a path.
+
+    Raises:
+        GridError: The grid has corners without longitude and latitude.
+        SinkError: A file is missing.
+    """
+    paths = list(files)
+    outline = footprint(geobox)
+    time, time_source = (scene.datetime, scene.datetime_source) if scene.datetime else (started, "run")
+    item = pystac.Item(
+        id=f"{scene.id}-{spec.name}",
+        geometry=json.loads(shapely.to_geojson(outline)),
+        bbox=lonlat_bbox(outline),
+        datetime=time.astimezone(timezone.utc),
+        properties={
+            "title": f"{scene.id}, segmented by {spec.name}",
+            "geoseg:datetime_source": time_source,
+            "geoseg:scene": scene.id,
+            "geoseg:model": spec.name,
+            "geoseg:model_digest": spec.digest,
+            **_processing(spec, software),
+            **_projection(geobox),
+        },
+    )
+    for path in paths:
+        item.add_asset(_key(path), _asset(path, spec, scaling))
+    item.stac_extensions = _extensions(item)
+    home = paths[0].parent if paths else Path()
+    item.add_links(_links(scene, spec, model_href, home))
+    return item
+
+
+def _processing(spec: ModelSpec, software: Mapping[str, str]) -> dict[str, Any]:
+    digest = f" (sha256 {spec.digest})" if spec.digest else ""
+    return {
+        "processing:level": "L4",
+        "processing:lineage": f"Semantic segmentation with the model {spec.name}{digest}",
+        "processing:software": dict(sorted(software.items())),
+    }
+
+
+def _projection(geobox: GeoBox) -> dict[str, Any]:
+    """The projection fields: a code where the CRS has one, else its WKT."""
+    code = geobox.crs.to_epsg()
+    crs = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": geobox.crs.to_wkt()}
+    extent = geobox.extent.geom
+    return {
+        **crs,
+        "proj:shape": [int(side) for side in geobox.shape],
+        "proj:transform": [float(number) for number in geobox.transform],
+        "proj:bbox": list(extent.bounds),
+        "proj:geometry": json.loads(shapely.to_geojson(extent)),
+    }
+
+
+def _key(path: Path) -> str:
+    """Asset key: ``labels``, ``preview``; ``polygons_geojson`` where a stem has several files."""
+    return path.stem if path.suffix in {".tif", ".png"} else path.name.replace(".", "_")
+
+
+def _asset(path: Path, spec: ModelSpec, scaling: Scaling | None) -> pystac.Asset:
+    stem = path.name.partition(".")[0]
+    title = TITLES.get(stem, stem)
+    if path.suffix in {".xml", ".qml"}:
+        title, roles = f"Names and colours of the classes ({path.name})", ["metadata"]
+    else:
+        roles = ["overview"] if path.suffix == ".png" else ["data"]
+    return pystac.Asset(
+        href=f"./{path.name}",
+        title=title,
+        media_type=MEDIA_TYPES.get(path.suffix),
+        roles=roles,
+        extra_fields={**_fingerprint(path), **_bands(path, spec, scaling)},
+    )
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Size, and checksum as a multihash: 12 (SHA-256), 20 (its 32 bytes), the digest."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest}"}
+    except OSError as error:
+        raise SinkError(f"{path}: an output of the run cannot be read back: {error.strerror}") from error
+
+
+def _bands(path: Path, spec: ModelSpec, scaling: Scaling | None) -> dict[str, Any]:
+    """The `bands` of a raster; nothing for other files."""
+    if path.suffix != ".tif":
+        return {}
+    if path.stem in {"labels", "change"}:
+        classes = [_class(info) for info in spec.classes]
+        return {
+            "bands": [
+                {
+                    "name": path.stem,
+                    "data_type": spec.label_dtype,
+                    "nodata": spec.label_nodata,
+                    "classification:classes": classes,
+                }
+            ]
+        }
+    names = [info.name for info in spec.classes] if path.stem == "probabilities" else [path.stem]
+    stored = {"data_type": "uint8", "nodata": 255}
+    if scaling is not None:
+        stored |= {"raster:scale": scaling.scale, "raster:offset": scaling.offset}
+    return {"bands": [{"name": name, **stored} for name in names]}
+
+
+def _class(info: ClassInfo) -> dict[str, Any]:
+    title = info.title or info.name
+    return {
+        "value": info.value,
+        "name": info.name,
+        "title": title,
+        "description": info.description or title,
+        "color_hint": info.color.upper(),
+    }
+
+
+def _extensions(item: pystac.Item) -> list[str]:
+    """Those of `EXTENSIONS` whose prefix occurs."""
+    text = json.dumps([item.properties, {key: asset.to_dict() for key, asset in item.assets.items()}])
+    return [schema for prefix, schema in EXTENSIONS.items() if f'"{prefix}:' in text]
+
+
+def _links(scene: Scene[Any], spec: ModelSpec, model_href: str | None, home: Path) -> list[pystac.Link]:
+    """What the outputs derive from: the scene (its item, or else its file) and the model."""
+    links = []
+    source = scene.item_href or scene.href
+    if source:
+        kind = pystac.MediaType.GEOJSON if scene.item_href else None
+        links.append(pystac.Link("derived_from", _from(source, home), media_type=kind, title=scene.id))
+    if model_href:
+        fields = {"mlm:name": spec.name}
+        href = _from(model_href, home)
+        links.append(pystac.Link("derived_from", href, pystac.MediaType.GEOJSON, f"Model {spec.name}", fields))
+    return links
+
+
+def _from(href: str, home: Path) -> str:
+    """A URL as it is; a path as seen from the folder `home`."""
+    return href if "://" in href else Path(os.path.relpath(href, home)).as_posix()
+
+
+def write_item(item: pystac.Item, path: Path) -> Path:
+    """Writes `item` as JSON, under a temporary name first, and returns `path`.
+
+    Raises:
+        SinkError: The file cannot be written.
+    """
+    text = json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=2, ensure_ascii=False)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return part.replace(path)
+    except OSError as error:
+        raise SinkError(f"{path}: the STAC item cannot be written: {error.strerror}") from error

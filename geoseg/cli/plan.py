@@ -1,0 +1,133 @@
+"""``geoseg plan``: what `segment` would do, before anything is done."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geoseg.cli.options import EPILOG, GroupedCommand, run_options
+from geoseg.cli.outcome import DONE, FAILED, exit_code, quiet_libraries, say_error
+from geoseg.cli.progress import Watch
+from geoseg.cli.scenes import Input, inputs_of, open_input
+from geoseg.cli.signals import Signals
+from geoseg.cli.text import byte_text, count_text, table, time_text
+from geoseg.config import Resolved, RunConfig
+
+if TYPE_CHECKING:
+    from geoseg.plan import RunPlan
+    from geoseg.protocols import Source
+    from geoseg.scene import Scene
+
+__all__ = ["plan", "plan_scenes"]
+
+
+@click.command(cls=GroupedCommand, epilog=EPILOG)
+@run_options(skip=("dry_run",))
+@click.option("--probe/--no-probe", default=True, help="Run a few tiles to estimate the time.")
+def plan(resolved: Resolved, probe: bool) -> int:
+    """Say what segment would do with each INPUT; reads headers only.
+
+    Takes the options of segment. Ends with exit code 3 if the run cannot fit, and names the option to change.
+    """
+    quiet_libraries(debug=resolved.config.debug, verbose=resolved.config.verbose)
+    return plan_scenes(resolved.config, probe=probe)
+
+
+def plan_scenes(config: RunConfig, *, probe: bool) -> int:
+    """Plans every scene and prints the plans; returns the exit code."""
+    from geoseg.models import read_spec
+
+    given = inputs_of(config)
+    bands = read_spec(config.model).bands
+    with Signals() as signals:
+        signals.hint = "interrupted; nothing was written"
+        ended = [_plan_one(each, bands, config, probe=probe) for each in given]
+    codes, documents = zip(*ended, strict=True)
+    if config.json_output:
+        click.echo(json.dumps({"plans": documents} if len(given) > 1 else documents[0], indent=2))
+    return int(codes[0]) if len(codes) == 1 else FAILED if any(codes) else DONE
+
+
+def _plan_one(given: Input, bands: tuple[str, ...], config: RunConfig, *, probe: bool) -> tuple[int, dict[str, Any]]:
+    try:
+        scene = open_input(given, bands, config)
+        with Watch(given.label, quiet=config.quiet, verbose=config.verbose) as watch:
+            made = _planned(scene, config, watch, probe=probe)
+    except Exception as error:  # noqa: BLE001 - the other scenes are still planned
+        code = exit_code(error, began=False)
+        text = say_error(error, debug=config.debug, about=given.label)
+        return code, {"status": "refused", "input": given.label, "error": text, "exit_code": code}
+    if not config.json_output:
+        click.echo(plan_text(made))
+    return DONE, {"status": "planned", "input": given.label, **plan_document(made)}
+
+
+def _planned(scene: Scene[Source], config: RunConfig, watch: Watch, *, probe: bool) -> RunPlan:
+    from geoseg import pipeline
+
+    return pipeline.plan_segment(scene, out=config.out, on_event=watch, probe=probe, **config.for_pipeline())
+
+
+def plan_document(plan: RunPlan) -> dict[str, Any]:
+    """What ``--json`` says about a plan; sizes in bytes and pixels, time in seconds."""
+    settings = plan.settings
+    return {
+        "scene": plan.scene_id,
+        "model": plan.model,
+        "model_digest": plan.digest,
+        "height": plan.grid.height,
+        "width": plan.grid.width,
+        "tile": plan.grid.tile,
+        "overlap": plan.grid.overlap,
+        "blend": plan.blend,
+        "tiles": plan.tiles,
+        "forward_passes": plan.tiles,
+        "exactness": plan.exactness,
+        "chunks": len(plan.chunks),
+        "chunk_tiles": [plan.chunks.rows_per_chunk, plan.chunks.cols_per_chunk],
+        "workers": plan.workers,
+        "backend": settings.backend,
+        "device": settings.device,
+        "precision": settings.precision,
+        "batch": settings.batch,
+        "lanes": settings.lanes,
+        "threads": settings.threads,
+        "bytes_to_read": plan.bytes_to_read,
+        "bytes_to_write": plan.bytes_to_write,
+        "peak_memory_bytes": plan.peak_memory,
+        "seconds": plan.seconds,
+    }
+
+
+def plan_text(plan: RunPlan) -> str:
+    """The plan for people."""
+    grid, settings, chunks = plan.grid, plan.settings, plan.chunks
+    rows = [
+        ("scene", f"{plan.scene_id}, {grid.height} x {grid.width} pixels"),
+        ("model", f"{plan.model} ({plan.digest[:12]})"),
+        ("tiles", f"{count_text(plan.tiles)} of {grid.tile} x {grid.tile}, overlap {grid.overlap}, blend {plan.blend}"),
+        ("forward passes", f"at most {count_text(plan.tiles)}, one per tile; tiles without a usable pixel cost none"),
+        ("exactness", plan.exactness),
+        ("chunks", f"{len(chunks)} of up to {chunks.rows_per_chunk} x {chunks.cols_per_chunk} tiles"),
+        ("runs on", f"{settings.device} with {settings.backend} in {settings.precision}; {_parallel(plan)}"),
+        ("to read", f"{byte_text(plan.bytes_to_read)}"),
+        ("to write", f"about {byte_text(plan.bytes_to_write)}"),
+        ("peak memory", f"about {byte_text(plan.peak_memory)}"),
+        ("time", "unknown without a probe" if plan.seconds is None else f"about {time_text(plan.seconds)}"),
+    ]
+    return table(rows)
+
+
+def _parallel(plan: RunPlan) -> str:
+    settings = plan.settings
+    parts = [
+        f"{count} {one if count == 1 else many}"
+        for count, one, many in (
+            (plan.workers, "worker", "workers"),
+            (settings.lanes, "lane", "lanes"),
+            (settings.threads, "thread", "threads"),
+        )
+    ]
+    return f"{' x '.join(parts)}, batch {settings.batch}"

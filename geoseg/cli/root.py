@@ -1,0 +1,93 @@
+"""The program: its commands, each imported when it is called, and what becomes of an error."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from geoseg.cli.outcome import DONE, FAILED, USAGE, exit_code, quiet_libraries, say_error
+
+__all__ = ["LazyGroup", "program", "run"]
+
+COMMANDS = {
+    "segment": ("geoseg.cli.segment:segment", "Turn scenes into class maps, polygons and STAC items."),
+    "plan": ("geoseg.cli.plan:plan", "Say what segment would do: tiles, memory, bytes, time."),
+    "models": ("geoseg.cli.models:models", "List, show and validate model packages."),
+    "doctor": ("geoseg.cli.doctor:doctor", "Check this installation and this machine."),
+}
+"""Name -> where it is, and one line; nothing is imported for the list of commands."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names, in the order of a person's way through them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """The command, imported now; None where there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001 - as above
+    if value and not ctx.resilient_parsing:
+        from geoseg import __version__
+
+        click.echo(f"geoseg {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="geoseg COMMAND --help tells more.",
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Version.")
+def program() -> None:
+    """Turn satellite scenes into maps: COGs, polygons and STAC items."""
+
+
+def _usage_line(error: click.ClickException) -> str:
+    ctx = getattr(error, "ctx", None)
+    hint = f" See {ctx.command_path} --help." if ctx is not None else ""
+    text = error.format_message().strip()
+    return (text if text.endswith(("?", ".", ")")) else f"{text}.") + hint
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns the exit code; every error has become one line on standard error."""
+    debug = "--debug" in arguments or bool(os.environ.get("GEOSEG_DEBUG"))
+    quiet_libraries(debug=debug, verbose=False)
+    try:
+        code = program.main(args=list(arguments), prog_name="geoseg", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
+    except click.ClickException as error:
+        click.echo(f"geoseg: error: {_usage_line(error)}", err=True)
+        return USAGE
+    except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (click.Abort, KeyboardInterrupt) as error:
+        click.echo("geoseg: interrupted; nothing was written", err=True)
+        return exit_code(error, began=False) if isinstance(error, KeyboardInterrupt) else 130
+    except Exception as error:  # noqa: BLE001  the last place where an error can become a line
+        say_error(error, debug=debug)
+        return exit_code(error, began=False)

@@ -1,0 +1,89 @@
+"""Ctrl-C and SIGTERM: an exception in the main thread, and an end of the process within ten seconds whatever happens.
+
+The main thread may be inside a library, where no Python handler runs. The interpreter writes every signal's number to
+a pipe at once (`signal.set_wakeup_fd`), and a daemon thread that reads the pipe keeps the time.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Final, Self
+
+__all__ = ["Interrupted", "Signals"]
+
+GRACE: Final = 7.0
+"""Seconds that a run has to end by itself after a signal."""
+
+_CAUGHT: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.code = 128 + signum
+
+
+class Signals:
+    """While entered, the first SIGINT or SIGTERM raises `Interrupted`; a second one, or `GRACE`, ends the process.
+
+    It works in the main thread only and does nothing elsewhere. A signal that was ignored at entry stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self.hint = "interrupted"
+        """What is said if the process has to be ended; empty once the caller has said it."""
+        self._arrived = threading.Event()
+        self._before: dict[signal.Signals, object] = {}
+        self._pipe: tuple[int, int] | None = None
+        self._wakeup = -1
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(self._pipe[0],), name="signals", daemon=True).start()
+        for number in _CAUGHT:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._raise)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._arrived.is_set():
+            self.hint = ""  # whoever catches `Interrupted` says it; the watch goes on until the process has ended
+        if self._pipe is None or self._arrived.is_set():
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._pipe[1])
+
+    def _raise(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - what signal.signal calls
+        if not self._arrived.is_set():
+            self._arrived.set()
+            raise Interrupted(signum)
+
+    def _watch(self, pipe: int) -> None:
+        signum = self._next(pipe)
+        if signum:
+            if select.select([pipe], [], [], GRACE)[0]:
+                self._next(pipe)
+            if self.hint:
+                os.write(2, f"geoseg: {self.hint}\n".encode())
+            os._exit(128 + signum)
+        os.close(pipe)
+
+    @staticmethod
+    def _next(pipe: int) -> int:
+        """Number of the next signal that counts; 0 when the pipe is closed."""
+        while data := os.read(pipe, 1):
+            if data[0] in _CAUGHT:
+                return data[0]
+        return 0

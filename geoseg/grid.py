@@ -1,0 +1,293 @@
+"""The tile lattice of a scene, the chunks that own its tiles, and the seams where chunks meet.
+
+Everything here is integer arithmetic in the scene's pixel coordinates; no geography, no pixels.
+
+One axis at a time: tile ``k`` covers ``[k * stride, k * stride + tile)``; the last tile may reach beyond the edge. With
+``overlap <= tile // 2`` at most two tiles per axis cover a pixel. A chunk owns the tiles ``[first, stop)``; where the
+tiles of two chunks overlap lies a *strip* of `overlap` pixels whose sums both hold a part of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from geoseg.errors import GridError
+from geoseg.window import Window
+
+__all__ = ["Axis", "Chunk", "ChunkGrid", "Tile", "TileGrid"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """What the net sees in one forward pass."""
+
+    row: int
+    """Row of the lattice."""
+    col: int
+    """Column of the lattice."""
+    window: Window
+    """Its pixels; may reach beyond the scene's lower and right edge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis of the lattice."""
+
+    length: int
+    """Pixels of the scene."""
+    tile: int
+    """Pixels of a tile."""
+    overlap: int
+    """Pixels that neighbouring tiles share."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one tile's start to the next's."""
+        return self.tile - self.overlap
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles that cover the axis."""
+        return 1 + max(0, -(-(self.length - self.tile) // self.stride))
+
+    def covering(self, start: int, stop: int) -> range:
+        """Indices of the tiles that touch pixels ``[start, stop)``."""
+        first = max(0, (start - self.tile) // self.stride + 1)
+        last = min(self.tiles - 1, (stop - 1) // self.stride)
+        return range(first, last + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileGrid(Sequence[Tile]):
+    """The lattice of a scene: a sequence of tiles that holds four integers.
+
+    >>> grid = TileGrid(height=1000, width=600, tile=512, overlap=128)
+    >>> grid.shape, len(grid), grid[-1].window.row_off
+    ((3, 2), 6, 768)
+    """
+
+    height: int
+    """Rows of the scene."""
+    width: int
+    """Columns of the scene."""
+    tile: int
+    """Side of a tile in pixels."""
+    overlap: int
+    """Pixels that neighbouring tiles share."""
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise GridError(f"a scene of {self.height} x {self.width} pixels has nothing to tile")
+        if self.tile < 1:
+            raise GridError(f"tile must be at least 1 pixel, not {self.tile}")
+        if not 0 <= self.overlap <= self.tile // 2:
+            raise GridError(
+                f"overlap {self.overlap} does not fit tile {self.tile}: choose 0 to {self.tile // 2} (half the tile)"
+            )
+
+    @property
+    def rows(self) -> Axis:
+        """The lattice along rows."""
+        return Axis(length=self.height, tile=self.tile, overlap=self.overlap)
+
+    @property
+    def cols(self) -> Axis:
+        """The lattice along columns."""
+        return Axis(length=self.width, tile=self.tile, overlap=self.overlap)
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one tile's start to the next's."""
+        return self.tile - self.overlap
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Tiles along rows and columns."""
+        return self.rows.tiles, self.cols.tiles
+
+    def tile_at(self, row: int, col: int) -> Tile:
+        """The tile at a lattice position."""
+        window = Window(row_off=row * self.stride, col_off=col * self.stride, height=self.tile, width=self.tile)
+        return Tile(row=row, col=col, window=window)
+
+    @overload
+    def __getitem__(self, index: int) -> Tile: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tile]: ...
+    def __getitem__(self, index: int | slice) -> Tile | list[Tile]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"tile {index} of {len(self)}")
+        return self.tile_at(*divmod(index % len(self), self.shape[1]))
+
+    def __len__(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+
+def _segments(
+    axis: Axis, first: int, stop: int, *, joins_before: bool, joins_after: bool
+) -> tuple[range, range, range]:
+    """Pixels that a chunk of tiles [first, stop) shares with the chunk before, owns alone, shares with the one after."""
+    start, end = first * axis.stride, stop * axis.stride
+    reach = (stop - 1) * axis.stride + axis.tile
+    inner = start + axis.overlap if joins_before else start
+    return (
+        range(start, inner),
+        range(inner, end if joins_after else reach),
+        range(end, reach if joins_after else end),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """The tiles that one task owns, and the pixels that follow from them.
+
+    Its *extent* is what its tiles cover. It decides the *core* alone; the rest of the extent, at most three by three
+    areas around it, it hands over as partial sums, because other chunks' tiles lie there too.
+    """
+
+    row: int
+    """Row in the chunk grid."""
+    col: int
+    """Column in the chunk grid."""
+    grid: TileGrid
+    """The lattice."""
+    tile_rows: tuple[int, int]
+    """First and stop row of its tiles."""
+    tile_cols: tuple[int, int]
+    """First and stop column of its tiles."""
+    joins: tuple[bool, bool, bool, bool]
+    """Whether another chunk lies above, below, left, right."""
+    crop: Window
+    """What the run writes; areas are cut to it."""
+
+    @property
+    def name(self) -> str:
+        """Name in the journal and of its parts."""
+        return f"r{self.row:04d}c{self.col:04d}"
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles."""
+        return (self.tile_rows[1] - self.tile_rows[0]) * (self.tile_cols[1] - self.tile_cols[0])
+
+    @property
+    def extent(self) -> Window:
+        """Every pixel that its tiles cover, beyond the scene's edge too."""
+        last = self.grid.tile_at(self.tile_rows[1] - 1, self.tile_cols[1] - 1).window
+        first = self.grid.tile_at(self.tile_rows[0], self.tile_cols[0]).window
+        return Window.from_bounds(first.row_off, first.col_off, last.row_stop, last.col_stop)
+
+    @property
+    def areas(self) -> tuple[tuple[Window, ...], ...]:
+        """Three by three windows, cut to the crop: corners and edges are shared, the middle is the core."""
+        above, below, left, right = self.joins
+        rows = _segments(self.grid.rows, *self.tile_rows, joins_before=above, joins_after=below)
+        cols = _segments(self.grid.cols, *self.tile_cols, joins_before=left, joins_after=right)
+        return tuple(
+            tuple(Window.from_bounds(r.start, c.start, r.stop, c.stop) & self.crop for c in cols) for r in rows
+        )
+
+    @property
+    def core(self) -> Window:
+        """What it decides alone."""
+        return self.areas[1][1]
+
+    @property
+    def shared(self) -> tuple[Window, ...]:
+        """The areas that it holds partial sums of, none of them empty."""
+        return tuple(
+            area for i, row in enumerate(self.areas) for j, area in enumerate(row) if (i, j) != (1, 1) and area
+        )
+
+    @property
+    def seam(self) -> tuple[Window, ...]:
+        """The shared areas that are decided in this chunk's name: its corner above left, its upper and its left edge."""
+        areas = self.areas
+        return tuple(area for area in (areas[0][0], areas[0][1], areas[1][0]) if area)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkGrid(Sequence[Chunk]):
+    """The chunks of a run: a sequence that holds a few integers.
+
+    Cores and seams of all chunks together cover the crop, each pixel once; every tile that touches the crop belongs to
+    exactly one chunk.
+    """
+
+    grid: TileGrid
+    """The lattice; it knows nothing of chunks."""
+    crop: Window
+    """What the run writes."""
+    rows_per_chunk: int
+    """Tile rows of a chunk."""
+    cols_per_chunk: int
+    """Tile columns of a chunk."""
+
+    def __post_init__(self) -> None:
+        scene = Window(row_off=0, col_off=0, height=self.grid.height, width=self.grid.width)
+        if not self.crop or self.crop not in scene:
+            raise GridError(f"the crop ({self.crop}) does not lie within the scene ({scene})")
+        if self.rows_per_chunk < 1 or self.cols_per_chunk < 1:
+            raise GridError("a chunk holds at least one tile")
+
+    @property
+    def tile_rows(self) -> range:
+        """Tile rows that touch the crop."""
+        return self.grid.rows.covering(self.crop.row_off, self.crop.row_stop)
+
+    @property
+    def tile_cols(self) -> range:
+        """Tile columns that touch the crop."""
+        return self.grid.cols.covering(self.crop.col_off, self.crop.col_stop)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of all chunks together."""
+        return len(self.tile_rows) * len(self.tile_cols)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Chunks along rows and columns."""
+        return -(-len(self.tile_rows) // self.rows_per_chunk), -(-len(self.tile_cols) // self.cols_per_chunk)
+
+    def chunk_at(self, row: int, col: int) -> Chunk:
+        """The chunk at a position of the chunk grid."""
+        rows = self.tile_rows[row * self.rows_per_chunk : (row + 1) * self.rows_per_chunk]
+        cols = self.tile_cols[col * self.cols_per_chunk : (col + 1) * self.cols_per_chunk]
+        return Chunk(
+            row=row,
+            col=col,
+            grid=self.grid,
+            tile_rows=(rows.start, rows.stop),
+            tile_cols=(cols.start, cols.stop),
+            joins=(row > 0, row < self.shape[0] - 1, col > 0, col < self.shape[1] - 1),
+            crop=self.crop,
+        )
+
+    def contributors(self, chunk: Chunk) -> tuple[Chunk, ...]:
+        """The chunks whose partial sums meet in `chunk.seam`, itself included."""
+        rows = range(max(0, chunk.row - 1), min(self.shape[0], chunk.row + 2))
+        cols = range(max(0, chunk.col - 1), min(self.shape[1], chunk.col + 2))
+        near = (self.chunk_at(row, col) for row in rows for col in cols)
+        return tuple(other for other in near if any(a & b for a in chunk.seam for b in other.shared))
+
+    @overload
+    def __getitem__(self, index: int) -> Chunk: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Chunk]: ...
+    def __getitem__(self, index: int | slice) -> Chunk | list[Chunk]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"chunk {index} of {len(self)}")
+        return self.chunk_at(*divmod(index % len(self), self.shape[1]))
+
+    def __len__(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return (self[i] for i in range(len(self)))

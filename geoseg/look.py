@@ -1,0 +1,288 @@
+"""A small picture of a finished map, with a legend: ``preview.png``.
+
+Only an overview of the raster is read, so the largest scene costs no more than a small one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+from affine import Affine
+from PIL import Image, ImageDraw, ImageFont
+
+from geoseg.sink.parts import durable
+from geoseg.source.open import open_raster
+from geoseg.spec import ClassInfo
+from geoseg.types import Labels
+
+__all__ = ["write_preview"]
+
+LARGEST = 800
+"""Longest side of the map in the picture, in its pixels."""
+TINY = 320
+"""What a scene smaller than this is enlarged to, by whole factors, its pixels kept square."""
+THINNEST = 12
+"""Shortest side of the map: a scene of one row is still seen."""
+ROWS = 24
+"""Entries in the legend; of more classes those with the largest shares are listed."""
+
+MARGIN, GAP, SWATCH, LINE = 24, 14, 16, 24
+TEXT_WIDTH = 260
+INK, FAINT, FRAME = (34, 34, 34), (110, 110, 110), (190, 190, 190)
+PAPER, CHECKS = (255, 255, 255), ((250, 250, 250), (232, 232, 232))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """A line of the legend."""
+
+    text: str
+    share: str = ""
+    color: str | None = None
+    """RRGGBB; None: the checkerboard of nodata, or no swatch if `plain`."""
+    plain: bool = False
+
+
+def write_preview(
+    path: Path,
+    labels_path: Path,
+    classes: Sequence[ClassInfo],
+    nodata: int,
+    *,
+    title: str = "",
+    shares: Mapping[int, float] | None = None,
+) -> Path:
+    """Draws the label raster with title, legend and, where the CRS allows, a scale bar; returns `path`.
+
+    Args:
+        path: The PNG to write.
+        labels_path: The finished label raster.
+        classes: Names and colours of its values.
+        nodata: Value without a label, drawn as a checkerboard.
+        title: Line above the map.
+        shares: Part of the labelled area per class value, 0 to 1; None: as counted in the overview.
+
+    Raises:
+        SourceError: The labels cannot be read.
+        SinkError: The picture cannot be written.
+    """
+    labels, shape, metres = _overview(Path(labels_path))
+    counted = shares if shares is not None else _shares(labels, nodata)
+    picture = _compose(
+        _draw_map(labels, shape, classes, nodata),
+        _entries(classes, counted, has_nodata=bool((labels == nodata).any())),
+        title,
+        metres * shape[1],
+    )
+    with durable(Path(path)) as unfinished:
+        picture.save(unfinished, format="PNG", optimize=True)
+    return Path(path)
+
+
+def _overview(path: Path) -> tuple[Labels, tuple[int, int], float]:
+    """Labels from the coarsest overview that is fine enough, north up; the raster's shape; metres per column."""
+    with open_raster(path) as dataset:
+        height, width = dataset.shape
+        enough = [factor for factor in dataset.overviews(1) if max(height, width) >= LARGEST * factor]
+        # A raster without overviews is thinned, so that no more than twice the picture is held.
+        factor = max(enough, default=1)
+        most = 2 * LARGEST
+        shape = tuple(min(-(-side // factor), most) for side in (height, width))
+        labels = dataset.read(1, out_shape=shape)
+        metres = _metres_per_column(dataset.transform, dataset.crs, (height, width))
+        rows, cols = (-1 if turned else 1 for turned in (dataset.transform.e > 0, dataset.transform.a < 0))
+    return labels[::rows, ::cols], (height, width), metres
+
+
+def _metres_per_column(transform: Affine, crs: Any, shape: tuple[int, int]) -> float:
+    """Ground distance between neighbouring columns in the middle of the raster; 0 where nothing tells."""
+    if not crs:
+        return 0.0
+    row, col = shape[0] / 2, shape[1] / 2
+    xs, ys = zip(transform * (col - 0.5, row), transform * (col + 0.5, row), strict=True)
+    try:
+        known = pyproj.CRS.from_wkt(crs.to_wkt())
+        lon, lat = pyproj.Transformer.from_crs(known, known.geodetic_crs, always_xy=True).transform(xs, ys)
+        metres = known.get_geod().inv(lon[0], lat[0], lon[1], lat[1])[2]
+    except (pyproj.exceptions.ProjError, AttributeError, ValueError):  # an engineering or a broken CRS
+        return 0.0
+    return metres if math.isfinite(metres) else 0.0
+
+
+def _shares(labels: Labels, nodata: int) -> dict[int, float]:
+    """Part of the labelled pixels per value."""
+    values, counts = np.unique(labels[labels != nodata], return_counts=True)
+    return {int(value): count / counts.sum() for value, count in zip(values, counts, strict=True)}
+
+
+def _draw_map(labels: Labels, shape: tuple[int, int], classes: Sequence[ClassInfo], nodata: int) -> Image.Image:
+    """The map in its final size, nodata as a checkerboard, other unknown values in grey."""
+    longest = max(shape)
+    scale = max(1, TINY // longest) if longest < LARGEST else LARGEST / longest
+    height, width = (max(THINNEST, round(side * scale)) for side in shape)
+    palette = np.full((np.iinfo(labels.dtype).max + 1, 4), (128, 128, 128, 255), np.uint8)
+    for info in classes:
+        palette[info.value, :3] = tuple(bytes.fromhex(info.color))
+    palette[nodata] = 0
+    way = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
+    colored = Image.fromarray(palette[labels], "RGBA").resize((width, height), way)
+    ground = _checkerboard(width, height)
+    ground.paste(colored, mask=colored)
+    return ground
+
+
+def _checkerboard(width: int, height: int, square: int = 8) -> Image.Image:
+    rows, cols = (np.arange(side) // square for side in (height, width))
+    return Image.fromarray(np.array(CHECKS, np.uint8)[(rows[:, None] + cols) % 2], "RGB")
+
+
+def _entries(classes: Sequence[ClassInfo], shares: Mapping[int, float], *, has_nodata: bool) -> list[_Entry]:
+    """The legend: classes in the card's order; of too many those that cover most."""
+    largest = sorted(classes, key=lambda info: -shares.get(info.value, 0.0))
+    listed = {info.value for info in largest[: ROWS if len(classes) <= ROWS else ROWS - 1]}
+    entries = [
+        _Entry(text=info.title or info.name, share=_percent(shares.get(info.value, 0.0)), color=info.color)
+        for info in classes
+        if info.value in listed
+    ]
+    if len(listed) < len(classes):
+        rest = sum(shares.get(info.value, 0.0) for info in classes if info.value not in listed)
+        entries.append(_Entry(text=f"{len(classes) - len(listed)} more", share=_percent(rest), plain=True))
+    if has_nodata:
+        entries.append(_Entry(text="no data"))
+    return entries
+
+
+def _percent(share: float) -> str:
+    """A share for people.
+
+    >>> [_percent(share) for share in (0, 0.0004, 0.0123, 0.25, 0.9996, 1)]
+    ['0 %', '< 0.1 %', '1.2 %', '25.0 %', '> 99.9 %', '100 %']
+    """
+    if share in {0, 1}:
+        return f"{share * 100:.0f} %"
+    if share < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if share > 0.999 else f"{share * 100:.1f} %"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Legend:
+    """Entries set in columns, and the room that they take."""
+
+    entries: Sequence[_Entry]
+    rows: int
+    """Entries per column."""
+    text_width: int
+    share_width: int
+
+    @property
+    def column(self) -> int:
+        """Width of a column in pixels."""
+        return SWATCH + GAP + self.text_width + GAP + self.share_width
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        columns = -(-len(self.entries) // self.rows)
+        return columns * (self.column + MARGIN) - MARGIN, min(self.rows, len(self.entries)) * LINE
+
+    def draw(self, sheet: Image.Image, left: int, top: int) -> None:
+        """Draws all entries."""
+        for index, entry in enumerate(self.entries):
+            column, row = divmod(index, self.rows)
+            self._draw_entry(sheet, entry, left + column * (self.column + MARGIN), top + row * LINE)
+
+    def _draw_entry(self, sheet: Image.Image, entry: _Entry, left: int, top: int) -> None:
+        pen, middle = ImageDraw.Draw(sheet), top + SWATCH // 2
+        if not entry.plain:
+            if entry.color is None:
+                sheet.paste(_checkerboard(SWATCH, SWATCH, SWATCH // 2), (left, top))
+            box = (left, top, left + SWATCH - 1, top + SWATCH - 1)
+            pen.rectangle(box, fill=f"#{entry.color}" if entry.color else None, outline=FRAME)
+        text = _fitted(entry.text, _font(15), TEXT_WIDTH)
+        pen.text((left + SWATCH + GAP, middle), text, fill=INK, font=_font(15), anchor="lm")
+        pen.text((left + self.column, middle), entry.share, fill=FAINT, font=_font(15), anchor="rm")
+
+
+def _set_legend(entries: Sequence[_Entry], rows: int) -> _Legend:
+    font = _font(15)
+    return _Legend(
+        entries=entries,
+        rows=max(1, rows),
+        text_width=max(math.ceil(font.getlength(_fitted(entry.text, font, TEXT_WIDTH))) for entry in entries),
+        share_width=max(math.ceil(font.getlength(entry.share)) for entry in entries),
+    )
+
+
+def _compose(chart: Image.Image, entries: Sequence[_Entry], title: str, metres: float) -> Image.Image:
+    """The whole sheet: title, map, scale bar; the legend beside the map, or below a wide one.
+
+    Args:
+        chart: The map.
+        entries: The legend's.
+        title: Left out where empty.
+        metres: Ground width of the map; 0 where it is not known.
+    """
+    bar = _bar(metres / chart.width, chart.width)
+    beside = _set_legend(entries, max(chart.height // LINE, -(-len(entries) // 3)))
+    is_wide = chart.width > 1.4 * chart.height and chart.width > beside.size[0]
+    legend = _set_legend(entries, -(-len(entries) // max(1, chart.width // (beside.column + MARGIN))))
+    legend = legend if is_wide else beside
+    top = MARGIN + (LINE + GAP if title else 0)
+    below = top + chart.height + (LINE + GAP if bar else 0)  # first row under map and bar
+    if is_wide:
+        left, legend_top = MARGIN, below + GAP
+    else:
+        left, legend_top = MARGIN + chart.width + MARGIN, top
+    width = max(MARGIN + chart.width, left + legend.size[0]) + MARGIN
+    sheet = Image.new("RGB", (width, max(below, legend_top + legend.size[1]) + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, MARGIN), _fitted(title, _font(20), width - 2 * MARGIN), fill=INK, font=_font(20), anchor="lt")
+    sheet.paste(chart, (MARGIN, top))
+    pen.rectangle((MARGIN - 1, top - 1, MARGIN + chart.width, top + chart.height), outline=FRAME)
+    if bar:
+        _draw_bar(pen, *bar, MARGIN, top + chart.height + GAP)
+    legend.draw(sheet, left, legend_top)
+    return sheet
+
+
+def _bar(metres_per_pixel: float, width: int) -> tuple[int, str] | None:
+    """Length in pixels and text of a scale bar for a map `width` pixels wide; None where none makes sense.
+
+    >>> _bar(10.0, 800), _bar(0.3, 800), _bar(0.0, 800)
+    ((200, '2 km'), (167, '50 m'), None)
+    """
+    # Wider than a continent, a map has no one scale; narrower than a word, it has no room.
+    if not 0 < metres_per_pixel * width < 5e6 or width < 100:
+        return None
+    most = metres_per_pixel * min(width / 3, 250)
+    power = 10.0 ** math.floor(math.log10(most))
+    metres = max(step * power for step in (1, 2, 5) if step * power <= most)
+    text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+    return round(metres / metres_per_pixel), text
+
+
+def _draw_bar(pen: ImageDraw.ImageDraw, length: int, text: str, left: int, top: int) -> None:
+    bottom = top + 8
+    pen.line([(left, top), (left, bottom), (left + length, bottom), (left + length, top)], fill=INK, width=2)
+    pen.text((left + length + GAP, bottom), text, fill=INK, font=_font(15), anchor="lm")
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _fitted(text: str, font: Any, width: float) -> str:
+    """`text`, its end replaced by an ellipsis where it is wider than `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text.rstrip() + "..."

@@ -1,0 +1,103 @@
+"""A package and settings to a model that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geoseg.errors import ModelError
+from geoseg.models.package import Package, open_package, verify
+from geoseg.protocols import Model
+from geoseg.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["load_model", "model_of", "sample_of", "try_package"]
+
+_SMALLEST = 64
+"""Side of the tile on which a package is tried, in pixels, where its graph takes any."""
+
+
+def load_model(name_or_path: str | Path, settings: Settings | None = None) -> Model:
+    """A model that is ready to run: checksum verified, weights loaded (once per process).
+
+    Args:
+        name_or_path: A shipped model's name, or a package's folder.
+        settings: From `geoseg.tuning.choose_settings`; None: fp32 on one thread of the CPU, on torch (on ONNX Runtime
+            for an ONNX package).
+
+    Raises:
+        ModelError: There is no such package, it is damaged, does not fit its card, or does not run on that backend.
+        MissingExtraError: The backend is not installed.
+    """
+    package = open_package(name_or_path)
+    verify(package)
+    if settings is None:
+        settings = Settings(backend="onnxruntime" if package.format == "onnx" else "torch")
+    return model_of(package, settings)
+
+
+def model_of(package: Package, settings: Settings) -> Model:
+    """The model of a verified package, its weights loaded.
+
+    Raises:
+        ModelError: It does not run on that backend, device or precision.
+    """
+    spec, path = package.spec, str(package.path)
+    if settings.backend == "torch":
+        if package.format == "onnx":
+            raise ModelError(f"model {spec.name!r} is an ONNX graph: it runs on backend onnxruntime or openvino, not torch")
+        from geoseg.models.torch_model import TorchModel
+
+        model = TorchModel(path, spec, settings)
+        model.load()
+        return model
+    if settings.device != "cpu":
+        raise ModelError(f"backend {settings.backend} runs on the cpu here, not on {settings.device}: use backend torch")
+    tile = spec.static_tile or spec.tile
+    if settings.backend == "onnxruntime":
+        if settings.precision != "fp32":
+            raise ModelError(f"backend onnxruntime runs fp32 here, not {settings.precision}: use torch or openvino")
+        from geoseg.models.onnx_model import OnnxModel
+
+        session = OnnxModel(path, spec, settings)
+        session.load(tile)
+        return session
+    from geoseg.models.openvino_model import OpenvinoModel
+
+    compiled = OpenvinoModel(path, spec, settings)
+    compiled.load(tuple(sample_of(package, spec.static_batch or settings.batch, tile).shape))
+    return compiled
+
+
+def sample_of(package: Package, batch: int, tile: int, seed: int = 0) -> Tensor:
+    """A batch of smooth random tiles, as a scene's normalised channels might look: (n, [date,] channel, row, col)."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    spec = package.spec
+    planes = batch * spec.dates
+    generator = torch.Generator().manual_seed(seed)
+    side = max(2, tile // 16)
+    coarse = torch.randn(planes, len(spec.channels), side, side, generator=generator)
+    fine = interpolate(coarse, (tile, tile), mode="bilinear")
+    fine += 0.1 * torch.randn(fine.shape, generator=generator)
+    return fine.reshape(batch, spec.dates, *fine.shape[1:]) if spec.dates > 1 else fine
+
+
+def try_package(package: Package) -> None:
+    """Loads a verified package and runs it once on a small tile.
+
+    Raises:
+        ModelError: It does not load, or its scores are not what its card promises.
+    """
+    import torch
+
+    spec = package.spec
+    tile = spec.static_tile or spec.multiple_of * -(-_SMALLEST // spec.multiple_of)
+    backend = "onnxruntime" if package.format == "onnx" else "torch"
+    model = model_of(package, Settings(backend=backend))  # type: ignore[arg-type]
+    scores = model.predict(sample_of(package, spec.static_batch or 1, tile))
+    if not bool(torch.isfinite(scores).all()):
+        raise ModelError(f"model {spec.name!r} gives NaN or infinity on plain random input")

@@ -1,0 +1,97 @@
+"""Nets that run on ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from geoseg.errors import MissingExtraError, ModelError
+from geoseg.models.convert import onnx_graph
+from geoseg.models.held import hold
+from geoseg.models.torch_model import check_scores, opened
+from geoseg.protocols import Model
+from geoseg.settings import Settings
+from geoseg.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from torch import Tensor
+
+__all__ = ["OnnxModel", "in_fixed_batches"]
+
+
+class OnnxModel:
+    """A `geoseg.protocols.Model` on ONNX Runtime; sessions are shared within the process, and may run in parallel."""
+
+    def __init__(self, path: str, spec: ModelSpec, settings: Settings) -> None:
+        """Takes the package's folder, the card that was read from it, and how to run."""
+        self._path = path
+        self._settings = settings
+        self.spec = spec
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnnxModel, (self._path, self.spec, self._settings)
+
+    def load(self, tile: int) -> InferenceSession:
+        """The session for tiles of `tile` pixels, made once per process.
+
+        Raises:
+            ModelError: The package changed, is damaged, or cannot be converted.
+        """
+        size = tile if self.spec.static_tile is None else self.spec.static_tile
+        key = ("onnxruntime", self.spec.digest, size, self._settings.threads)
+        return hold(key, lambda: _session(self._path, self.spec, size, self._settings.threads))
+
+    def predict(self, batch: Tensor) -> Tensor:
+        """Scores float32 (n, class, row, col) of a batch; see `geoseg.protocols.Model.predict`.
+
+        Raises:
+            ModelError: The graph does not take this input, or its scores have another shape than the card promises.
+        """
+        return in_fixed_batches(batch, self.spec, self._run)
+
+    def _run(self, batch: Tensor) -> Tensor:
+        import torch
+
+        session = self.load(batch.shape[-1])
+        array = batch.contiguous().numpy()  # a view: torch and numpy share the memory
+        try:
+            (scores, *_) = session.run(None, {session.get_inputs()[0].name: array})
+        except Exception as error:  # onnxruntime's errors share no root but Exception
+            raise ModelError(
+                f"model {self.spec.name!r} failed on an input of {tuple(batch.shape)}: {str(error)[:300]}"
+            ) from error
+        return check_scores(torch.from_numpy(scores), batch, self.spec)
+
+
+def in_fixed_batches(batch: Tensor, spec: ModelSpec, run: Any) -> Tensor:
+    """`run` on `batch`, cut into the batch size that the graph fixes, the last one padded with zeros."""
+    import torch
+
+    fixed, count = spec.static_batch, batch.shape[0]
+    if fixed is None or fixed == count:
+        return run(batch)  # type: ignore[no-any-return]
+    parts = []
+    for part in batch.split(fixed):
+        padding = part.new_zeros((fixed - part.shape[0], *part.shape[1:]))
+        parts.append(run(torch.cat([part, padding]))[: part.shape[0]])
+    return torch.cat(parts)
+
+
+def _session(path: str, spec: ModelSpec, tile: int, threads: int) -> InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("backend onnxruntime is not installed: pip install onnxruntime") from error
+    graph = onnx_graph(opened(path, spec), tile)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning starves the reader's threads
+    try:
+        return onnxruntime.InferenceSession(graph.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no root but Exception
+        raise ModelError(f"{graph} cannot be loaded by ONNX Runtime: {str(error)[:300]}") from error
+
+
+_: type[Model] = OnnxModel

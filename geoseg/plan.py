@@ -1,0 +1,268 @@
+"""What a run will do, before it does it: tiles, chunks, memory, bytes; refused here if it cannot fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from geoseg.blend import BLENDS, Blend, exactness
+from geoseg.decide import Layers
+from geoseg.errors import GridError, PlanError
+from geoseg.grid import ChunkGrid, TileGrid
+from geoseg.protocols import Source
+from geoseg.scene import Scene
+from geoseg.settings import Settings
+from geoseg.spec import ModelSpec
+from geoseg.tuning import ProbedCost
+from geoseg.window import Window, whole
+
+__all__ = ["RunPlan", "check_fits", "layout_from", "plan_run", "tiling_for"]
+
+_MAX_CHUNK_WIDTH = 4608  # pixels: sums and channels of a chunk are as wide as it is
+_MAX_CHUNK_SECONDS = 120.0  # what a kill can cost
+_CHUNK_TILES = 1024  # where nobody knows yet how long a tile takes
+_CHUNKS_PER_WORKER = 4
+_PROCESS_BYTES = 450 << 20  # interpreter, torch, GDAL and its cache
+_TILE_BYTES_PER_CHANNEL_PIXEL = 256  # what nets of common size hold per pixel of a tile in flight, where not probed
+_ROWS_HELD = 3  # tile rows whose sums or channels are alive at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything that decides the bytes of a run, and what it is expected to cost."""
+
+    scene_id: str
+    """The scene."""
+    model: str
+    """The model's name."""
+    digest: str
+    """The model's digest."""
+    grid: TileGrid
+    """The lattice."""
+    chunks: ChunkGrid
+    """Who owns which tiles."""
+    blend: Blend
+    """Taper."""
+    settings: Settings
+    """How the net is run."""
+    layers: Layers
+    """Which rasters are made."""
+    workers: int
+    """Processes."""
+    exactness: str
+    """What the overlap means for this net, in a sentence."""
+    bytes_to_read: int
+    """Stored numbers of every chunk's extent."""
+    bytes_to_write: int
+    """Rasters before compression, overviews included."""
+    disk_needed: int
+    """Parts and outputs while the run lasts, about."""
+    peak_memory: int
+    """Resident bytes of all processes together, about."""
+    seconds: float | None = None
+    """Expected wall time; None where nothing was probed."""
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of the lattice that touch what is written."""
+        return self.chunks.tiles
+
+    @property
+    def forward_passes(self) -> int:
+        """Tiles that the net will see at most; those without a usable pixel are left out."""
+        return self.chunks.tiles
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether the probability of every class is written."""
+        return self.layers.probabilities
+
+    @property
+    def confidence(self) -> bool:
+        """Whether the probability of the chosen class is written."""
+        return self.layers.confidence
+
+    def pinned(self) -> dict[str, Any]:
+        """What a resumed run must repeat, as JSON values."""
+        return {
+            "rows_per_chunk": self.chunks.rows_per_chunk,
+            "cols_per_chunk": self.chunks.cols_per_chunk,
+            "settings": {name: getattr(self.settings, name) for name in Settings.__slots__},
+        }
+
+
+def tiling_for(spec: ModelSpec, tile: int | None, overlap: int | None) -> tuple[int, int]:
+    """Tile and overlap: as asked, else the card's; the overlap a quarter of the tile where the card has none.
+
+    Raises:
+        GridError: They do not suit each other or the net's strides.
+    """
+    tile = spec.tile if tile is None else tile
+    unit = spec.multiple_of
+    if spec.static_tile is not None and tile != spec.static_tile:
+        raise GridError(f"model {spec.name!r} runs tiles of {spec.static_tile} pixels only; leave --tile {tile} out")
+    if tile < 1 or tile % unit:
+        raise GridError(f"tile {tile} is no multiple of {unit}, as model {spec.name!r} needs; try {_near(tile, unit)}")
+    if overlap is None:
+        overlap = spec.overlap if spec.overlap is not None and tile == spec.tile else tile // 4 // unit * unit
+    if overlap % unit:
+        raise GridError(
+            f"overlap {overlap} is no multiple of {unit}, as model {spec.name!r} needs; try {_near(overlap, unit)}"
+        )
+    return tile, overlap
+
+
+def _near(number: int, unit: int) -> int:
+    return max(unit, round(number / unit) * unit)
+
+
+def plan_run(
+    scene: Scene[Source],
+    spec: ModelSpec,
+    *,
+    settings: Settings,
+    layers: Layers,
+    tile: int | None = None,
+    overlap: int | None = None,
+    blend: Blend = "ramp",
+    crop: Window | None = None,
+    chunk: int | None = None,
+    workers: int = 1,
+    pinned: Mapping[str, Any] | None = None,
+    cost: ProbedCost | None = None,
+) -> RunPlan:
+    """Lays the lattice over a scene, shares it out to chunks, and estimates what the run costs.
+
+    Args:
+        scene: Only its header is used.
+        spec: The model's card.
+        settings: How the net will be run.
+        layers: Which rasters to make.
+        tile: Side of a tile in pixels; None: the card's.
+        overlap: Pixels that neighbouring tiles share; None: the card's, or a quarter of the tile.
+        blend: Taper.
+        crop: What to compute and write; None: all. The lattice does not move.
+        chunk: Side of a chunk in pixels, rounded down to whole strides; None: chosen.
+        workers: Processes.
+        pinned: Chunk layout of the run that this one resumes.
+        cost: What a few tiles cost, if they were probed.
+
+    Raises:
+        GridError: Tile, overlap and model do not suit each other.
+    """
+    if blend not in BLENDS:
+        raise GridError(f"unknown blend {blend!r}; choose one of {', '.join(BLENDS)}")
+    tile, overlap = tiling_for(spec, tile, overlap)
+    extent = whole(scene.geobox)
+    grid = TileGrid(height=extent.height, width=extent.width, tile=tile, overlap=overlap)
+    crop = extent if crop is None else crop
+    layout = layout_from(pinned) or _layout(grid, crop, spec, chunk, workers, cost)
+    chunks = ChunkGrid(grid=grid, crop=crop, rows_per_chunk=layout[0], cols_per_chunk=layout[1])
+    raw = sum(count * np.dtype(layers.dtype(name)).itemsize for name, count in layers.counts.items()) * crop.size
+    return RunPlan(
+        scene_id=scene.id,
+        model=spec.name,
+        digest=spec.digest,
+        grid=grid,
+        chunks=chunks,
+        blend=blend,
+        settings=settings,
+        layers=layers,
+        workers=workers,
+        exactness=exactness(blend, overlap, spec.halo),
+        bytes_to_read=_bytes_to_read(scene, chunks),
+        bytes_to_write=raw * 4 // 3,
+        disk_needed=raw + _seam_bytes(chunks, len(spec.classes)),
+        peak_memory=workers * _worker_bytes(scene, spec, chunks, settings, cost),
+        seconds=None if cost is None else cost.seconds_per_tile * chunks.tiles / workers,
+    )
+
+
+def layout_from(pinned: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """Tile rows and columns per chunk of a stored plan."""
+    return None if pinned is None else (int(pinned["rows_per_chunk"]), int(pinned["cols_per_chunk"]))
+
+
+def _layout(
+    grid: TileGrid, crop: Window, spec: ModelSpec, chunk: int | None, workers: int, cost: ProbedCost | None
+) -> tuple[int, int]:
+    """Tile rows and columns per chunk: as asked, else bounded in width and time, and enough chunks for all workers."""
+    if chunk is not None:
+        if chunk < 1:
+            raise GridError(f"chunk must be at least 1 pixel, not {chunk}")
+        side = max(1, chunk // grid.stride)
+        return side, side
+    rows = len(grid.rows.covering(crop.row_off, crop.row_stop))
+    cols = len(grid.cols.covering(crop.col_off, crop.col_stop))
+    # Many classes or channels make every column of a chunk heavier.
+    weight = max(1.0, (len(spec.classes) + len(spec.channels)) / 32)
+    chunk_cols = -(-cols // max(1, int(_MAX_CHUNK_WIDTH / weight) // grid.stride))
+    tiles = _CHUNK_TILES if cost is None else max(1, int(_MAX_CHUNK_SECONDS / max(cost.seconds_per_tile, 1e-6)))
+    cols_per_chunk = -(-cols // chunk_cols)
+    by_time = -(-rows // max(1, tiles // cols_per_chunk))
+    by_workers = -(-_CHUNKS_PER_WORKER * workers // chunk_cols)
+    chunk_rows = min(rows, max(by_time, by_workers))
+    return -(-rows // chunk_rows), cols_per_chunk
+
+
+def _bytes_to_read(scene: Scene[Source], chunks: ChunkGrid) -> int:
+    per_pixel = sum(np.dtype(band.dtype).itemsize for band in scene.bands)
+    extent = whole(scene.geobox)
+    return per_pixel * sum((chunk.extent & extent).size for chunk in chunks)
+
+
+def _seam_bytes(chunks: ChunkGrid, classes: int) -> int:
+    return sum(area.size for chunk in chunks for area in chunk.shared) * (4 * classes + 1)
+
+
+def _worker_bytes(
+    scene: Scene[Source], spec: ModelSpec, chunks: ChunkGrid, settings: Settings, cost: ProbedCost | None
+) -> int:
+    """Resident bytes of one process: strips, channels, sums, shared sums and tiles in flight."""
+    grid = chunks.grid
+    stored = sum(np.dtype(band.dtype).itemsize for band in scene.bands) + 2
+    width = min(chunks.cols_per_chunk, len(chunks.tile_cols)) * grid.stride + grid.overlap
+    height = min(chunks.rows_per_chunk, len(chunks.tile_rows)) * grid.stride + grid.overlap
+    channels, classes = len(spec.channels), len(spec.classes)
+    band = grid.tile * width * (_ROWS_HELD * 4 * (channels + classes) + 4 * stored)
+    shared = 2 * (height + width) * grid.overlap * (4 * classes + 1) if len(chunks) > 1 else 0
+    in_flight = settings.lanes * settings.batch * grid.tile**2
+    net = in_flight * 4 * _TILE_BYTES_PER_CHANNEL_PIXEL if cost is None else cost.net_bytes
+    return _PROCESS_BYTES + band + shared + net + in_flight * 4 * 4 * (channels + classes)
+
+
+def check_fits(plan: RunPlan, out: Path, done: float = 0.0) -> None:
+    """Refuses a run that this machine cannot hold.
+
+    Args:
+        plan: What would be run.
+        out: Output directory; it or its parent exists.
+        done: Share of the run that is finished already, 0 to 1.
+
+    Raises:
+        PlanError: Memory or disk will not do; says by how much, and which option to change.
+    """
+    memory = psutil.virtual_memory().available
+    if plan.peak_memory > memory:
+        knob = "--workers" if plan.workers > 1 else "--chunk, --tile or --batch-size"
+        raise PlanError(
+            f"the run needs about {_mb(plan.peak_memory)} of memory, {_mb(memory)} are free: "
+            f"{_mb(plan.peak_memory - memory)} too much. Choose a smaller {knob}"
+        )
+    disk = shutil.disk_usage(out if out.exists() else out.parent).free
+    needed = int(plan.disk_needed * (1.0 - done))
+    if needed > disk:
+        raise PlanError(
+            f"the run needs about {_mb(needed)} of disk at {out}, {_mb(disk)} are free: {_mb(needed - disk)} too much. "
+            "Free some space, choose another --out, or crop with --bbox"
+        )
+
+
+def _mb(number: int) -> str:
+    return f"{number / 1e6:,.0f} MB"

@@ -1,0 +1,82 @@
+"""Where pixels come from: files, URLs, STAC items and arrays, each as one `geoseg.scene.Scene`.
+
+Importing this package loads no raster library; that waits until something is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Literal
+
+from geoseg.protocols import Source
+from geoseg.scene import Scene
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    import xarray as xr
+
+__all__ = ["open_scene"]
+
+
+def open_scene(
+    inputs: str | PathLike[str] | xr.DataArray | None,
+    *,
+    bands: Sequence[str],
+    band_map: Mapping[str, str | int] | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    nodata: float | None = None,
+    mask: str | PathLike[str] | None = None,
+    resolution: float | None = None,
+    crs: str | None = None,
+    assume_crs: str | None = None,
+    datetime: str | dt.datetime | None = None,
+    on_bad_block: Literal["fail", "nodata"] = "fail",
+    aws_no_sign_request: bool = False,
+    scene_id: str | None = None,
+) -> Scene[Source]:
+    """A scene whose source reads exactly `bands`, in that order, on one grid; only headers are read.
+
+    Args:
+        inputs: A GeoTIFF, COG or JPEG 2000, or a STAC item: path, http(s) or s3 URL; or an `xarray.DataArray` with
+            dims band, y, x. May be None where `band_map` names a file for every band.
+        bands: Names to find, STAC common names mostly: a model's `spec.bands`. None is ever guessed by position.
+        band_map: By hand: band -> its number in `inputs` (from 1), an asset of the item, or a file (its first band).
+        scale: Reflectance per stored unit, of all bands; overrides what files and item declare, like the next two.
+        offset: Reflectance of a stored 0.
+        nodata: Stored number that means "no observation".
+        mask: A raster on any grid; where it is not zero, pixels are excluded.
+        resolution: Pixel size to read at, in units of the CRS; None: the finest of the bands'.
+        crs: CRS to read in; None: the bands' own.
+        assume_crs: CRS of inputs that declare none.
+        datetime: Time of acquisition; None: the item's, or what the file's tags say. Without a zone it is UTC.
+        on_bad_block: Whether a block that cannot be decoded fails the read, or counts as invalid.
+        aws_no_sign_request: Whether S3 is asked without credentials.
+        scene_id: The scene's id; None: the item's, or the file's stem.
+
+    Raises:
+        SourceError: An input cannot be opened.
+        BandError: A band is not there, or cannot be told from another; the message names those that are.
+        GridError: An input has no place on the Earth, or grids cannot be brought together.
+        ConfigError: An argument makes no sense.
+    """
+    from geoseg.source.opening import Opening
+
+    opening = Opening(
+        bands=tuple(bands),
+        band_map={name.lower(): place for name, place in (band_map or {}).items()},
+        scale=scale,
+        offset=offset,
+        nodata=nodata,
+        mask=mask,
+        resolution=resolution,
+        crs=crs,
+        assume_crs=assume_crs,
+        datetime=datetime,
+        on_bad_block=on_bad_block,
+        unsigned=aws_no_sign_request,
+        scene_id=scene_id,
+    )
+    return opening.open(inputs)

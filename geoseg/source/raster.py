@@ -1,0 +1,153 @@
+"""`RasterSource`: the bands of one or several rasters on one grid, read window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from geoseg.errors import GridError
+from geoseg.protocols import Source
+from geoseg.scene import Band, BandSet
+from geoseg.source.info import RasterFile, RasterInfo
+from geoseg.source.open import now
+from geoseg.source.reader import BandFile, FileReader, OnBadBlock
+from geoseg.types import Pixels, Valid
+from geoseg.window import GeoBox, Window, whole
+
+__all__ = ["BandFile", "OnBadBlock", "RasterSource", "join_rasters"]
+
+
+def join_rasters(
+    choices: Sequence[tuple[RasterInfo, int, Band]], *, on_bad_block: OnBadBlock = "fail", threads: int = 1
+) -> RasterSource:
+    """The source of bands (raster, index counted from 1, band) that lie on one grid, in the order given.
+
+    Raises:
+        GridError: They do not.
+    """
+    first = choices[0][0]
+    for info, _, band in choices:
+        if info.geobox != first.geobox:
+            raise GridError(
+                f"{info.location}: {band.name} ({describe_grid(info.geobox)}) does not lie on the grid of "
+                f"{first.location} ({describe_grid(first.geobox)}); name one with --resolution"
+            )
+    return RasterSource(
+        files=tuple(BandFile(file=info.file, index=index, band=band) for info, index, band in choices),
+        geobox=first.geobox,
+        block=(max(info.block[0] for info, _, _ in choices), max(info.block[1] for info, _, _ in choices)),
+        on_bad_block=on_bad_block,
+        threads=threads,
+    )
+
+
+def describe_grid(geobox: GeoBox) -> str:
+    """Size, pixel, corner and CRS of a grid, for messages."""
+    rows, cols = geobox.shape
+    t = geobox.transform
+    crs = geobox.crs.to_epsg() if geobox.crs else None
+    pixel = f"{np.hypot(t.a, t.d):g} x {np.hypot(t.b, t.e):g}"
+    return f"{rows} x {cols} pixels of {pixel} from {t.c:.10g}, {t.f:.10g} in {f'EPSG:{crs}' if crs else 'its own CRS'}"
+
+
+class RasterSource:
+    """Bands of rasters on one grid; opens on the first read, once for each thread, and pickles as its arguments.
+
+    Args:
+        files: Where each band is stored, in reading order.
+        geobox: The grid of all of them.
+        block: (rows, cols) of their storage blocks.
+        on_bad_block: Whether a block that cannot be decoded is an error, or filled and counted.
+        threads: How many threads decode the blocks of one read.
+    """
+
+    def __init__(
+        self,
+        *,
+        files: tuple[BandFile, ...],
+        geobox: GeoBox,
+        block: tuple[int, int],
+        on_bad_block: OnBadBlock = "fail",
+        threads: int = 1,
+    ) -> None:
+        self._arguments = (files, geobox, block, on_bad_block, threads)
+        self._bands = BandSet(tuple(each.band for each in files))
+        self._dtype = np.result_type(*(np.dtype(each.band.dtype) for each in files))
+        by_file: dict[RasterFile, list[tuple[int, BandFile]]] = {}
+        for position, each in enumerate(files):
+            by_file.setdefault(each.file, []).append((position, each))
+        self._readers = tuple(FileReader(places, on_bad_block, threads) for places in by_file.values())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, self._arguments
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RasterSource) and self._arguments == other._arguments
+
+    def __hash__(self) -> int:
+        return hash(self._arguments)
+
+    def __dask_tokenize__(self) -> tuple[str, ...]:
+        files, geobox, *rest = self._arguments
+        return (type(self).__name__, repr(files), repr((geobox.shape, geobox.transform, str(geobox.crs))), repr(rest))
+
+    @property
+    def geobox(self) -> GeoBox:
+        """Shape, transform and CRS."""
+        return self._arguments[1]
+
+    @property
+    def bands(self) -> BandSet:
+        """What `read` returns along its first axis."""
+        return self._bands
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """(rows, cols) of the storage blocks."""
+        return self._arguments[2]
+
+    @property
+    def bad_blocks(self) -> int:
+        """Blocks that were filled because they cannot be decoded, each counted once in this process."""
+        return sum(len(reader.bad) for reader in self._readers)
+
+    def identity(self) -> Mapping[str, str]:
+        """Location (no query) -> fingerprint, asked for anew: compare it with an earlier answer.
+
+        Raises:
+            SourceError: An input is gone, or its server does not answer.
+        """
+        return {name: mark for reader in self._readers for name, mark in now(reader.file.examined).items()}
+
+    def read(self, window: Window) -> tuple[Pixels, Valid]:
+        """Stored numbers (band, row, col) and usable pixels (row, col); beyond the edge 0 and False.
+
+        Raises:
+            SourceError: A block cannot be read, or an input is no longer what it was.
+        """
+        inside = window & whole(self.geobox)
+        full = inside == window
+        pixels = (np.empty if full else np.zeros)((len(self._bands), *window.shape), self._dtype)
+        valid = np.full(window.shape, full)
+        if inside:
+            rows, cols = inside.within(window).slices
+            valid[rows, cols] = True
+            for reader in self._readers:
+                reader.read_into(inside, pixels[:, rows, cols], valid[rows, cols])
+        return pixels, valid
+
+    def close(self) -> None:
+        """Closes the handles of all threads; a later read opens them again."""
+        for reader in self._readers:
+            reader.close()
+
+
+def _rebuild(
+    files: tuple[BandFile, ...], geobox: GeoBox, block: tuple[int, int], on_bad_block: OnBadBlock, threads: int
+) -> RasterSource:
+    return RasterSource(files=files, geobox=geobox, block=block, on_bad_block=on_bad_block, threads=threads)
+
+
+_: type[Source] = RasterSource

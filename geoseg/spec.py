@@ -1,0 +1,135 @@
+"""What a model needs and what it gives: the promise that its card makes and the engine enforces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from geoseg.errors import ModelError
+from geoseg.scene import Scaling
+
+__all__ = ["Channel", "ClassInfo", "ModelSpec", "Rescale"]
+
+Task = Literal["segmentation", "change-detection"]
+Activation = Literal["softmax", "sigmoid", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescale:
+    """One step of normalisation: ``y = clip(x * gain + offset, low, high)``.
+
+    Every scaling type of the STAC MLM extension is one such step (min-max, z-score, clip, clip-min, clip-max, offset,
+    scale).
+    """
+
+    gain: float = 1.0
+    """Factor."""
+    offset: float = 0.0
+    """Summand, after the factor."""
+    low: float | None = None
+    """Lower bound, or None."""
+    high: float | None = None
+    """Upper bound, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One input channel of a net: a band, or an index computed from bands."""
+
+    name: str
+    """The band's or the index's name."""
+    expression: str | None = None
+    """Formula on band names (``(nir - red) / (nir + red)``); None where the channel is the band `name`."""
+    rescale: tuple[Rescale, ...] = ()
+    """Steps from reflectance (or index) to what the net sees, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassInfo:
+    """One class of a model, as its card lists it."""
+
+    value: int
+    """Number in the label raster."""
+    name: str
+    """Machine name: ``water``."""
+    title: str = ""
+    """Human name; `name` where the card has none."""
+    description: str = ""
+    """One sentence."""
+    color: str = "808080"
+    """RRGGBB, hexadecimal, without ``#``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """The card of a model, reduced to what the engine needs."""
+
+    name: str
+    """Unique name: the card's id."""
+    bands: tuple[str, ...]
+    """Common names of the bands to read, each once, in reading order."""
+    channels: tuple[Channel, ...]
+    """Input channels of the net, in its order."""
+    classes: tuple[ClassInfo, ...]
+    """Output channels of the net, in its order; values are unique."""
+    tile: int = 512
+    """Side of the square that the net sees, in pixels."""
+    overlap: int | None = None
+    """Pixels that neighbouring tiles share at the card's own tile; None: a quarter of the tile."""
+    multiple_of: int = 1
+    """Tile and stride are multiples of this (the net's total stride)."""
+    halo: int | None = None
+    """Measured radius beyond which an input pixel moves no output by more than 1e-3; None: not measured."""
+    fill: float = 0.0
+    """What the net sees in every channel (after normalisation) where a pixel is invalid."""
+    activation: Activation = "softmax"
+    """Turns scores into probabilities; ``none``: the net does so itself (see `output_range`)."""
+    output_range: tuple[float, float] = (0.0, 1.0)
+    """Range of the outputs after `activation`; mapped onto [0, 1] for blending."""
+    assume_scaling: Scaling | None = None
+    """For integer bands whose scene declares none."""
+    task: Task = "segmentation"
+    """What the model is for."""
+    dates: int = 1
+    """Scenes per input: 1, or 2 for change detection (`b t c h w`)."""
+    static_batch: int | None = None
+    """Batch size that the artifact's graph fixes; None: any."""
+    static_tile: int | None = None
+    """Tile that the artifact's graph fixes; None: any multiple of `multiple_of`."""
+    digest: str = ""
+    """SHA-256 (hexadecimal) of the card and the weights together."""
+    description: str = ""
+    """One line for people."""
+    training_statistics: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Per band: mean, sd and histogram of the training data, as the card holds them."""
+
+    def __post_init__(self) -> None:
+        values = [info.value for info in self.classes]
+        if not self.channels or not self.bands:
+            raise ModelError(f"model {self.name!r} names no input bands")
+        if not values:
+            raise ModelError(f"model {self.name!r} names no classes")
+        if len(set(values)) != len(values) or min(values) < 0 or max(values) > 65534:
+            raise ModelError(f"model {self.name!r}: class values {values} must differ and lie between 0 and 65534")
+        if self.multiple_of < 1 or self.tile < 1 or self.tile % self.multiple_of:
+            raise ModelError(f"model {self.name!r}: tile {self.tile} is no multiple of {self.multiple_of}")
+        if self.static_tile is not None and self.tile != self.static_tile:
+            raise ModelError(
+                f"model {self.name!r}: its graph fixes tiles of {self.static_tile}, its card says {self.tile}"
+            )
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Class values, in the net's order."""
+        return tuple(info.value for info in self.classes)
+
+    @property
+    def label_dtype(self) -> str:
+        """Smallest dtype that holds every class value beside the nodata value."""
+        return "uint8" if max(self.values) < 255 else "uint16"
+
+    @property
+    def label_nodata(self) -> int:
+        """Number in the label raster where there is no label: 255, or 65535 for uint16."""
+        return 255 if self.label_dtype == "uint8" else 65535

@@ -1,0 +1,337 @@
+"""One chunk, start to end, on one device: read, prepare, predict, blend, decide, write.
+
+Three stages overlap. A reader thread decodes the next rows (`geoseg.feed`); the net runs the tiles of one or two tile
+rows; a writer thread decides and hands over what no later tile can touch. Sums live in buffers of
+(class, tile, extent's width), one per tile row in flight, so memory does not know how tall the chunk or the scene is.
+
+On a CPU several lanes run tiles side by side, each lane with its own few threads: for nets of common size that is
+faster than one tile on all threads. Sums are exact, so the order in which lanes add their tiles does not matter.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from geoseg.blend import Blend, TileWeights, to_probs, weighted
+from geoseg.decide import Layers, decide
+from geoseg.errors import ModelError
+from geoseg.feed import Strip, read_ahead
+from geoseg.grid import Chunk, Tile
+from geoseg.prepare import Recipe, prepare, recipe_for
+from geoseg.protocols import Model, Source, Wanted
+from geoseg.settings import Settings
+from geoseg.types import Pixels, Scores, Valid
+from geoseg.window import Window
+
+__all__ = ["SharedSums", "StreamCounts", "WriteRows", "decide_shared", "stream_chunk"]
+
+WriteRows = Callable[[Window, dict[str, Pixels]], None]
+"""Takes decided rows of the core: raster name -> (band, row, col)."""
+
+_ROWS_IN_FLIGHT = 2  # the next tile row starts while the last tiles of this one still run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSums:
+    """What one chunk knows of an area that other chunks' tiles also cover."""
+
+    window: Window
+    """Where it lies in the scene."""
+    sums: Scores
+    """Partial sums (class, row, col) of weighted probabilities."""
+    inside: Valid
+    """Pixels (row, col) that get a label; all chunks agree on them."""
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamCounts:
+    """What one chunk cost."""
+
+    tiles: int = 0
+    """Tiles of the lattice that the chunk owns."""
+    forward_passes: int = 0
+    """Tiles that the net saw: those with at least one pixel that gets a label."""
+    pixels: int = 0
+    """Pixels decided, the seams left out."""
+    bytes_read: int = 0
+    """Stored numbers that the source gave, in bytes."""
+    halvings: int = 0
+    """Times that the batch was halved for lack of device memory."""
+    read: float = 0.0
+    """Seconds that the source took, in its own thread."""
+    wait: float = 0.0
+    """Seconds that the net waited for pixels."""
+    compute: float = 0.0
+    """Seconds of the net, summed over lanes."""
+    write: float = 0.0
+    """Seconds of deciding and writing, in their own thread."""
+
+
+def stream_chunk(
+    chunk: Chunk,
+    *,
+    source: Source,
+    model: Model,
+    blend: Blend,
+    layers: Layers,
+    settings: Settings,
+    write: WriteRows,
+    wanted: Wanted | None = None,
+    on_row: Callable[[int, int], None] = lambda tiles, pixels: None,
+) -> tuple[list[SharedSums], StreamCounts]:
+    """Runs the tiles of a chunk; decided rows of its core go to `write`, top to bottom; shared areas come back as sums.
+
+    Args:
+        chunk: Which tiles.
+        source: Where their pixels come from.
+        model: On `settings.device`.
+        blend: Taper.
+        layers: Which rasters to make.
+        settings: Batch, lanes, threads.
+        write: Takes decided rows, in a thread of its own.
+        wanted: Pixels that are asked for, of the whole scene; None for all.
+        on_row: Called with the tiles and pixels of each finished tile row.
+
+    Raises:
+        SourceError: The source cannot be read.
+        ModelError: The net gave NaN, infinity or the wrong number of classes; names the tile.
+    """
+    counts = StreamCounts(tiles=chunk.tiles)
+    emitter = _Emitter(chunk, layers, write, counts)
+    lanes = _Lanes(chunk, model, blend, settings, counts)
+    recipe = recipe_for(model.spec, source.bands)
+    in_flight: deque[_Row] = deque()
+    carry: Tensor | None = None
+    previous: _Row | None = None
+    strips = read_ahead(source, chunk, wanted)
+    try:
+        for index in range(*chunk.tile_rows):
+            began = time.perf_counter()
+            strip = next(strips)
+            counts.wait += time.perf_counter() - began
+            counts.read += strip.seconds
+            counts.bytes_read += strip.bytes_read
+            previous = lanes.start(_next_row(index, strip, previous, chunk, recipe, settings, len(layers.values)))
+            in_flight.append(previous)
+            if len(in_flight) >= _ROWS_IN_FLIGHT:
+                carry = _finish(in_flight.popleft(), carry, chunk, lanes, emitter, on_row)
+        while in_flight:
+            carry = _finish(in_flight.popleft(), carry, chunk, lanes, emitter, on_row)
+        return emitter.finish(), counts
+    finally:
+        strips.close()
+        lanes.close()
+        emitter.close()
+
+
+@dataclass(slots=True)
+class _Row:
+    """One tile row in flight."""
+
+    index: int
+    channels: Tensor  # (channel, tile, width): what the net sees
+    inside: Valid  # (tile, width)
+    sums: Tensor  # (class, tile, width)
+    running: list[Future[None]] = field(default_factory=list)
+    checks: list[tuple[Tensor, list[Tile]]] = field(default_factory=list)
+
+
+def _next_row(
+    index: int, strip: Strip, previous: _Row | None, chunk: Chunk, recipe: Recipe, settings: Settings, classes: int
+) -> _Row:
+    """The strip's pixels prepared on the device, below what the previous tile row already had of this one."""
+    valid = None if strip.valid.all() else _to_device(strip.valid, settings.device)
+    channels = prepare(_to_device(strip.pixels, settings.device), valid, recipe)
+    inside = strip.inside
+    if previous is not None:
+        channels = torch.cat([previous.channels[:, chunk.grid.stride :], channels], dim=1)
+        inside = np.concatenate([previous.inside[chunk.grid.stride :], inside])
+    sums = torch.zeros((classes, *inside.shape), dtype=torch.float32, device=settings.device)
+    return _Row(index, channels, inside, sums)
+
+
+def _to_device(array: npt.NDArray[Any], device: str) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _finish(
+    row: _Row,
+    carry: Tensor | None,
+    chunk: Chunk,
+    lanes: _Lanes,
+    emitter: _Emitter,
+    on_row: Callable[[int, int], None],
+) -> Tensor | None:
+    """Waits for a tile row, adds what the one above left for it, hands over its final rows, returns the rest."""
+    lanes.wait(row)
+    stride = chunk.grid.stride
+    if carry is not None:
+        row.sums[:, : carry.shape[1]].add_(carry)
+    last = row.index == chunk.tile_rows[1] - 1
+    final = slice(None) if last else slice(0, stride)
+    pixels = emitter.rows(row.index * stride, row.sums[:, final], row.inside[final])
+    on_row(chunk.tile_cols[1] - chunk.tile_cols[0], pixels)
+    return None if last else row.sums[:, stride:]
+
+
+class _Lanes:
+    """Runs the tiles of tile rows, one batch per lane at a time, and adds what comes out to the row's sums."""
+
+    def __init__(self, chunk: Chunk, model: Model, blend: Blend, settings: Settings, counts: StreamCounts) -> None:
+        self._chunk, self._model, self._counts = chunk, model, counts
+        self._weights = TileWeights(chunk.grid, blend, settings.device)
+        self._batch = settings.batch
+        self._pool = ThreadPoolExecutor(settings.lanes, "geoseg-lane", torch.set_num_threads, (settings.threads,))
+        columns = chunk.tile_cols[1] - chunk.tile_cols[0]
+        # Neighbours in a row overlap: a tile holds the locks of its left and its right border while it adds.
+        self._borders = [threading.Lock() for _ in range(columns + 1)]
+        self._counting = threading.Lock()
+
+    def start(self, row: _Row) -> _Row:
+        """Queues the tiles of a row that hold at least one pixel that gets a label."""
+        tile, stride = self._chunk.grid.tile, self._chunk.grid.stride
+        first, stop = self._chunk.tile_cols
+        positions = range(stop - first)
+        wanted = [at for at in positions if row.inside[:, at * stride : at * stride + tile].any()]
+        self._counts.forward_passes += len(wanted)
+        for start in range(0, len(wanted), self._batch):
+            row.running.append(self._pool.submit(self._run, row, wanted[start : start + self._batch]))
+        return row
+
+    def wait(self, row: _Row) -> None:
+        """Returns when all tiles of a row are added.
+
+        Raises:
+            ModelError: A tile came out as NaN or infinity.
+        """
+        for future in row.running:
+            future.result()
+        for finite, tiles in row.checks:
+            if not bool(finite.all()):
+                bad = tiles[int((~finite).nonzero()[0])]
+                raise ModelError(
+                    f"model {self._model.spec.name!r} gave NaN or infinity for the tile at {bad.window}; "
+                    "check its scaling and precision, or try --precision fp32"
+                )
+
+    def close(self) -> None:
+        """Drops what has not started and waits for what has."""
+        self._pool.shutdown(cancel_futures=True)
+
+    @torch.inference_mode()
+    def _run(self, row: _Row, positions: list[int]) -> None:
+        began = time.perf_counter()
+        tile, stride = self._chunk.grid.tile, self._chunk.grid.stride
+        views = [row.channels[:, :, at * stride : at * stride + tile] for at in positions]
+        scores = self._predict(views)
+        low, high = torch.aminmax(scores.flatten(1), dim=1)
+        tiles = [self._chunk.grid.tile_at(row.index, self._chunk.tile_cols[0] + at) for at in positions]
+        row.checks.append((torch.isfinite(low) & torch.isfinite(high), tiles))
+        for at, place, probs in zip(positions, tiles, to_probs(scores, self._model.spec), strict=True):
+            part = weighted(probs, self._weights(place.row, place.col))
+            with self._borders[at], self._borders[at + 1]:
+                row.sums[:, :, at * stride : at * stride + tile].add_(part)
+        with self._counting:
+            self._counts.compute += time.perf_counter() - began
+
+    def _predict(self, views: list[Tensor]) -> Tensor:
+        """Scores (n, class, row, col); a batch too large for the device is halved, and so are all that follow."""
+        batch = self._batch
+        try:
+            scores = [self._padded(views[at : at + batch], batch) for at in range(0, len(views), batch)]
+        except torch.cuda.OutOfMemoryError:
+            if batch == 1 or self._model.spec.static_batch is not None:
+                raise
+            torch.cuda.empty_cache()
+            self._batch = max(1, batch // 2)
+            self._counts.halvings += 1
+            return self._predict(views)
+        return torch.cat(scores) if len(scores) > 1 else scores[0]
+
+    def _padded(self, views: list[Tensor], batch: int) -> Tensor:
+        """Scores of up to `batch` tiles; the net always sees a full batch, so that companions change nothing."""
+        full = views + [views[-1]] * (batch - len(views))
+        return self._model.predict(torch.stack(full))[: len(views)]
+
+
+class _Emitter:
+    """Cuts finished rows into the core, which it decides and writes, and the shared areas, which it keeps as sums."""
+
+    def __init__(self, chunk: Chunk, layers: Layers, write: WriteRows, counts: StreamCounts) -> None:
+        self._chunk, self._layers, self._write, self._counts = chunk, layers, write, counts
+        self._core = chunk.core
+        self._kept: dict[Window, list[tuple[Scores, Valid]]] = {area: [] for area in chunk.shared}
+        self._pool = ThreadPoolExecutor(1, "geoseg-writer")
+        self._waiting: deque[Future[None]] = deque()
+
+    def rows(self, row_off: int, sums: Tensor, inside: Valid) -> int:
+        """Takes finished rows (class, row, width) from scene row `row_off` on; returns how many pixels they decide."""
+        extent = self._chunk.extent
+        window = Window(row_off=row_off, col_off=extent.col_off, height=sums.shape[1], width=extent.width)
+        self._waiting.append(self._pool.submit(self._emit, window, sums, inside))
+        while len(self._waiting) > _ROWS_IN_FLIGHT:
+            self._waiting.popleft().result()
+        return (window & self._core).size
+
+    def finish(self) -> list[SharedSums]:
+        """Waits for the writer; returns the shared areas."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        return [
+            SharedSums(
+                window=area,
+                sums=np.concatenate([sums for sums, _ in kept], axis=1),
+                inside=np.concatenate([inside for _, inside in kept]),
+            )
+            for area, kept in self._kept.items()
+        ]
+
+    def close(self) -> None:
+        """Drops what has not started and waits for what has."""
+        self._pool.shutdown(cancel_futures=True)
+
+    @torch.inference_mode()
+    def _emit(self, window: Window, sums: Tensor, inside: Valid) -> None:
+        began = time.perf_counter()
+        for area, kept in self._kept.items():
+            if part := area & window:
+                rows, cols = part.within(window).slices
+                kept.append((sums[:, rows, cols].cpu().numpy().copy(), inside[rows, cols].copy()))
+        if part := self._core & window:
+            rows, cols = part.within(window).slices
+            self._write(part, _decided(sums[:, rows, cols], inside[rows, cols], self._layers))
+            self._counts.pixels += part.size
+        self._counts.write += time.perf_counter() - began
+
+
+def _decided(sums: Tensor, inside: Valid, layers: Layers) -> dict[str, Pixels]:
+    usable = None if inside.all() else torch.from_numpy(inside).to(sums.device)
+    return {name: bands.cpu().numpy() for name, bands in decide(sums, usable, layers).items()}
+
+
+@torch.inference_mode()
+def decide_shared(parts: Sequence[SharedSums], layers: Layers) -> dict[str, Pixels]:
+    """Rasters of an area from the partial sums of every chunk whose tiles cover it.
+
+    Args:
+        parts: At least one; all of the same window.
+        layers: Which rasters to make.
+    """
+    total = torch.from_numpy(parts[0].sums.copy())
+    for part in parts[1:]:
+        total.add_(torch.from_numpy(part.sums))
+    return _decided(total, parts[0].inside, layers)

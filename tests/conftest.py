@@ -1,0 +1,45 @@
+"""What every test may rely on: a cache of its own, one thread, and the shared data where there is some."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Before torch or numpy are imported: tests run side by side, so each takes one core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A busy machine is no finding, so no deadline; TEST_EXAMPLES looks harder (CI and laptops: 50 examples a property).
+hypothesis.settings.register_profile(
+    "geoseg",
+    deadline=None,
+    max_examples=int(os.environ.get("TEST_EXAMPLES", "50")),
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("geoseg")
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of this test run, so that nobody's own is read or written."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEOSEG_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real scenes, odd files and foreign model packages: the folder TEST_SHARED names, or ../shared."""
+    folder = Path(os.environ.get("TEST_SHARED") or CHECKOUT.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no shared data at {folder}: set TEST_SHARED to the folder that holds data/ and models/")
+    return folder
