@@ -8,6 +8,9 @@ BIN    := $(VENV)/bin
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+JOBS   ?= 2
+PYTEST := -m pytest --numprocesses $(JOBS)
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all test-lowest check format bench docs clean
 
@@ -34,13 +37,13 @@ demo: install ## generate a Sentinel-2-like scene, segment it, print what came o
 	$(BIN)/python pipelines/demo.py
 
 test: $(VENV)/.installed-test,openvino ## every test that needs nothing but Python
-	$(BIN)/python -m pytest -m "not slow and not system" $(ARGS)
+	$(BIN)/python $(PYTEST) -m "not slow and not system" $(ARGS)
 
 test-all: $(VENV)/.installed-test,openvino ## Debian components first (asks for sudo where it has to), then every test
 	$(SUDO) apt-get update --quiet
 	$(SUDO) apt-get install --yes --no-install-recommends \
 	  qgis python3-qgis postgresql postgresql-postgis postgis chromium xvfb
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 check: $(VENV)/.installed-test,openvino ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -56,7 +59,7 @@ test-lowest: ## the tests again with the lowest versions that pyproject.toml all
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable ".[test]"
-	.venv-lowest/bin/python -m pytest -m "not slow and not system" $(ARGS)
+	.venv-lowest/bin/python $(PYTEST) -m "not slow and not system" $(ARGS)
 
 bench: $(VENV)/.installed-bench,openvino ## measure, and write the tables to bench/
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from geoseg.events import Event, StageStarted
 
-__all__ = ["Bench", "Figure", "StageClock", "in_own_process", "interleaved", "timed"]
+__all__ = ["Bench", "Figure", "StageClock", "in_own_process", "interleaved", "own_peak_memory", "spread"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +64,7 @@ class Bench:
         return path
 
 
-@contextmanager
-def timed(into: list[float]) -> Iterator[None]:
-    """Appends the seconds that the block took."""
-    began = time.perf_counter()
-    yield
-    into.append(time.perf_counter() - began)
-
-
-def interleaved(actions: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleaved(actions: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Seconds that each action reports, the actions taking turns so that a slow minute hits all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds):
@@ -110,21 +100,19 @@ class StageClock:
         return self.began["describe"] - self.began["predict"]
 
 
-def in_own_process(module: str, *arguments: str, threads: int | None = None) -> dict[str, Any]:
-    """What ``python -m MODULE ARGUMENTS`` prints as JSON, and its peak resident memory under ``peak_memory``.
+def own_peak_memory() -> int:
+    """Peak resident bytes of this process since it began.
 
-    A fresh process is the only one whose peak is its own.
+    Not from getrusage: that one remembers the parent's size across fork and exec.
     """
-    environment = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
-    code = (
-        "import json, resource, runpy, sys, io, contextlib\n"
-        "sys.argv = sys.argv[1:]\nout = io.StringIO()\n"
-        "with contextlib.redirect_stdout(out): runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
-        "print(json.dumps(json.loads(out.getvalue() or '{}') | {'peak_memory': peak}))"
-    )
-    command = [sys.executable, "-c", code, module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def in_own_process(module: str, *arguments: str) -> dict[str, Any]:
+    """The last line that ``python -m MODULE ARGUMENTS`` prints, as JSON."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
     if done.returncode:
         raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stderr}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

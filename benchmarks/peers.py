@@ -47,8 +47,8 @@ def torchgeo_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels
     with torch.inference_mode():
         for sample in loader:
             found = net(sample["image"]).argmax(1)[0].to(torch.uint8).numpy()
-            x, y, _ = _bounds(sample["bounds"])
-            col, row = (round(value) for value in inverse @ (x, y))
+            x, y, _ = sample["bounds"][0]
+            col, row = (round(value) for value in inverse * (x.start, y.stop))
             # The middle is trusted; where a tile is the first, its rim is all there is.
             top, left = cut if row else 0, cut if col else 0
             part = labels[row + top : row + tile, col + left : col + tile]
@@ -59,15 +59,6 @@ def torchgeo_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels
 def _scaled(sample: dict[str, Any]) -> dict[str, Any]:
     sample["image"] = sample["image"] * SCALE
     return sample
-
-
-def _bounds(bounds: Any) -> tuple[float, float, Any]:  # noqa: ANN401 - slices, or numbers of a collated tensor
-    """(x minimum, y maximum, rest) of the first sample."""
-    first = bounds[0]
-    if isinstance(first, tuple | list):
-        first = first[0]
-        return float(bounds[0][0].start), float(bounds[0][1].stop), first
-    return float(first[0]), float(first[4]), first
 
 
 def monai_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels:
@@ -92,7 +83,7 @@ def dask_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels:
         bands, height, width = raster.count, raster.height, raster.width
     stride, depth = tile - overlap, overlap // 2
 
-    def read(block_info: Any) -> npt.NDArray[np.uint16]:  # noqa: ANN401 - dask's own structure
+    def read(block_info: Any) -> npt.NDArray[np.uint16]:
         (_, row, col) = block_info[None]["array-location"]
         window = rasterio.windows.Window(col[0], row[0], col[1] - col[0], row[1] - row[0])
         with rasterio.open(scene) as raster:
@@ -101,7 +92,7 @@ def dask_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels:
     def run(block: npt.NDArray[np.uint16]) -> Labels:
         with torch.inference_mode():
             scores = net(torch.from_numpy(block.astype(np.float32) * SCALE)[None])
-            return scores[0].argmax(0, keepdim=True).to(torch.uint8).numpy()
+            return np.asarray(scores[0].argmax(0, keepdim=True).to(torch.uint8).numpy())
 
     chunks = ((bands,), _cuts(height, stride), _cuts(width, stride))
     image = da.map_blocks(read, chunks=chunks, dtype=np.uint16, meta=np.empty((0, 0, 0), np.uint16))
@@ -155,7 +146,16 @@ def _write(labels: Labels, scene: Path, path: Path) -> None:
     with rasterio.open(scene) as raster:
         profile = {"crs": raster.crs, "transform": raster.transform, "height": raster.height, "width": raster.width}
     with rasterio.open(
-        path, "w", driver="GTiff", count=1, dtype="uint8", nodata=255, compress="deflate", tiled=True, num_threads=2, **profile
+        path,
+        "w",
+        driver="GTiff",
+        count=1,
+        dtype="uint8",
+        nodata=255,
+        compress="deflate",
+        tiled=True,
+        num_threads=2,
+        **profile,
     ) as out:
         out.write(labels, 1)
 
@@ -169,7 +169,7 @@ WAYS: dict[str, tuple[Way, float | None]] = {
 
 
 def measure(bench: Bench) -> list[Figure]:
-    """A 1 x 1 convolution, so that only what surrounds the net is timed; geoseg to finished COG, the others to GeoTIFF."""
+    """A 1 x 1 convolution, so that only what surrounds the net is timed; all of them to a finished raster."""
     side, tile, overlap = bench.pick(8192, 896), bench.pick(512, 128), bench.pick(128, 32)
     scene, package = large_scene(bench.folder("scenes"), side), pointwise_package(bench.folder("nets"))
     out, net = bench.folder("runs") / "peers", pointwise()
@@ -196,12 +196,22 @@ def measure(bench: Bench) -> list[Figure]:
     shutil.rmtree(out, ignore_errors=True)
     out.with_suffix(".tif").unlink(missing_ok=True)
     what = f"{side} x {side} x 4, 1 x 1 convolution, tile {tile}/{overlap}"
-    figures = [Figure(benchmark="peers", what=f"geoseg, {what}", value=min(seconds["geoseg"]), note="to the finished COG")]
+    figures = [
+        Figure(benchmark="peers", what=f"geoseg, {what}", value=min(seconds["geoseg"]), note="to the finished COG")
+    ]
     for name, (_, limit) in WAYS.items():
         same = float((found[name] == found["geoseg"]).mean())
         times = min(seconds[name]) / min(seconds["geoseg"])
         note = f"{min(seconds[name]):.2f} s; {same:.2%} of the labels are the same"
         figures.append(
-            Figure(benchmark="peers", what=f"{name} over geoseg, {what}", value=times, unit="x", limit=limit, wanted=">=", note=note)
+            Figure(
+                benchmark="peers",
+                what=f"{name} over geoseg, {what}",
+                value=times,
+                unit="x",
+                limit=limit,
+                wanted=">=",
+                note=note,
+            )
         )
     return figures

@@ -60,9 +60,7 @@ def _repeated(piece: Pixels, window: Window) -> Pixels:
     """A window of the plane that is covered by mirrored copies of `piece`."""
     side = piece.shape[1]
 
-    def mirrored(start: int, stop: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        index = np.arange(start, stop) % (2 * side)
-        return np.minimum(index, 2 * side - 1 - index)
-
-    rows, cols = mirrored(window.row_off, window.row_stop), mirrored(window.col_off, window.col_stop)
+    there_and_back = np.concatenate([np.arange(side), np.arange(side)[::-1]])
+    rows = there_and_back[np.arange(window.row_off, window.row_stop) % (2 * side)]
+    cols = there_and_back[np.arange(window.col_off, window.col_stop) % (2 * side)]
     return np.asarray(piece[:, rows[:, None], cols[None, :]])

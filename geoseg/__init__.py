@@ -61,7 +61,7 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'geoseg' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

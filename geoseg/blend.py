@@ -123,13 +123,13 @@ def exactness(blend: Blend, overlap: int, halo: int | None) -> str:
     'exact: the net sees 32 pixels far, crop with overlap 128 covers up to 64'
     """
     reach = {"crop": overlap // 2, "ramp": overlap // 4}.get(blend, 0)
+    sees, covers = f"the net sees {halo} pixels far", f"{blend} with overlap {overlap} covers up to {reach}"
     if halo is None:
-        return f"unknown: the model's card does not say how far the net sees ({blend}, overlap {overlap}, is exact up to {reach} pixels)"
+        return f"unknown: the model's card does not say how far the net sees; {covers}"
     if halo == 0:
         return "exact: every pixel is judged by itself"
     if blend not in ("crop", "ramp"):
-        return f"approximate: {blend} mixes in the tiles' rims, where a net that sees {halo} pixels far misses context"
+        return f"approximate: {sees}, and {blend} mixes in the tiles' rims, where it misses context"
     if reach >= halo:
-        return f"exact: the net sees {halo} pixels far, {blend} with overlap {overlap} covers up to {reach}"
-    needed = halo * (2 if blend == "crop" else 4)
-    return f"approximate: the net sees {halo} pixels far, {blend} with overlap {overlap} covers up to {reach}; exact from overlap {needed}"
+        return f"exact: {sees}, {covers}"
+    return f"approximate: {sees}, {covers}; exact from overlap {halo * (2 if blend == 'crop' else 4)}"

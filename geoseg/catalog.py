@@ -6,15 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from datetime import datetime as Datetime
-from datetime import timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pystac
 import shapely
 
-from geoseg.earth import footprint, lonlat_bbox
+from geoseg.earth import crs_of, footprint, lonlat_bbox
 from geoseg.errors import SinkError
 from geoseg.scene import Scaling, Scene
 from geoseg.spec import ClassInfo, ModelSpec
@@ -64,10 +63,11 @@ def describe_run(
     files: Iterable[Path],
     *,
     geobox: GeoBox,
-    started: Datetime,
+    started: datetime,
     software: Mapping[str, str],
     scaling: Scaling | None = None,
     model_href: str | None = None,
+    home: Path | None = None,
 ) -> pystac.Item:
     """The STAC 1.1 item of one run, to be written beside its files.
 
@@ -82,9 +82,11 @@ def describe_run(
         software: Name -> version of what the outputs depend on.
         scaling: Probability per stored number of confidence and probabilities.
         model_href: The model's own item (``model.json``): a URL or a path.
+        home: Folder in which item and files will stand, from which links to other paths lead; None: where the files
+            are now.
 
     Raises:
-        GridError: The grid has corners without longitude and latitude.
+        GridError: The grid has no CRS, or corners without longitude and latitude.
         SinkError: A file is missing.
     """
     paths = list(files)
@@ -94,7 +96,7 @@ def describe_run(
         id=f"{scene.id}-{spec.name}",
         geometry=json.loads(shapely.to_geojson(outline)),
         bbox=lonlat_bbox(outline),
-        datetime=time.astimezone(timezone.utc),
+        datetime=time.astimezone(UTC),
         properties={
             "title": f"{scene.id}, segmented by {spec.name}",
             "geoseg:datetime_source": time_source,
@@ -108,8 +110,7 @@ def describe_run(
     for path in paths:
         item.add_asset(_key(path), _asset(path, spec, scaling))
     item.stac_extensions = _extensions(item)
-    home = paths[0].parent if paths else Path()
-    item.add_links(_links(scene, spec, model_href, home))
+    item.add_links(_links(scene, spec, model_href, home or paths[0].parent))
     return item
 
 
@@ -124,8 +125,9 @@ def _processing(spec: ModelSpec, software: Mapping[str, str]) -> dict[str, Any]:
 
 def _projection(geobox: GeoBox) -> dict[str, Any]:
     """The projection fields: a code where the CRS has one, else its WKT."""
-    code = geobox.crs.to_epsg()
-    crs = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": geobox.crs.to_wkt()}
+    known = crs_of(geobox)
+    code = known.to_epsg()
+    crs = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": known.to_wkt()}
     extent = geobox.extent.geom
     return {
         **crs,

@@ -75,7 +75,7 @@ class InlineRunner:
 class _DaskRunner:
     """Runs jobs on the workers of a Dask cluster."""
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401 - distributed.Client, imported late
+    def __init__(self, client: Any) -> None:
         from distributed import as_completed
 
         self._client = client

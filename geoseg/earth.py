@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -13,11 +14,12 @@ import pyproj
 import shapely
 
 from geoseg.errors import GridError
-from geoseg.window import GeoBox
+from geoseg.window import GeoBox, Window, whole
 
-__all__ = ["footprint", "longest_line", "lonlat_bbox", "pixel_areas", "to_lonlat"]
+__all__ = ["PixelAreas", "crs_of", "footprint", "longest_line", "lonlat_bbox", "pixel_areas", "to_lonlat"]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 Geometries = npt.NDArray[np.object_]
 
 GRID = 1e-7
@@ -30,6 +32,17 @@ EARTH_RADIUS = 6371008.8
 @lru_cache(maxsize=16)
 def _transformer(source: str, target: str) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+def crs_of(geobox: GeoBox) -> pyproj.CRS:
+    """The CRS of `geobox`.
+
+    Raises:
+        GridError: There is none.
+    """
+    if geobox.crs is None:
+        raise GridError("a grid without a CRS has no place on the Earth: name one with --assume-crs")
+    return pyproj.CRS.from_wkt(geobox.crs.to_wkt())
 
 
 def to_lonlat(polygons: Geometries, crs: Any) -> Geometries:
@@ -81,7 +94,10 @@ def _mend(polygons: Geometries, suspects: npt.NDArray[np.bool_]) -> None:
 
 def _project(coords: FloatArray, crs: pyproj.CRS) -> FloatArray:
     """(vertex, xy) of `crs` to (vertex, lon lat) of WGS 84; of a geographic CRS longitudes stay beyond 180."""
-    lon, lat = _transformer(crs.to_wkt(), "EPSG:4326").transform(coords[:, 0], coords[:, 1])
+    try:
+        lon, lat = _transformer(crs.to_wkt(), "EPSG:4326").transform(coords[:, 0], coords[:, 1])
+    except pyproj.exceptions.ProjError as error:
+        raise GridError(f"{crs.name} has no longitude and latitude") from error
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         raise GridError(
             f"polygons reach beyond where {crs.name} has a longitude and latitude; keep them in its own CRS"
@@ -100,13 +116,13 @@ def _jumps(lonlat: FloatArray, ring_offsets: Any) -> npt.NDArray[np.bool_]:
 
 def _wrapped(ring: FloatArray, geographic: bool) -> Any:
     """The area within `ring`, between longitude -180 and 180."""
-    whole = _areal(shapely.make_valid(shapely.Polygon(ring if geographic else _unrolled(ring))))
-    west, _, east, _ = whole.bounds
+    area = _areal(shapely.make_valid(shapely.Polygon(ring if geographic else _unrolled(ring))))
+    west, _, east, _ = area.bounds
     parts = []
     for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
         band = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
         parts.append(
-            shapely.transform(shapely.intersection(whole, band, grid_size=GRID), lambda at, by=360 * turn: at - [by, 0])
+            shapely.transform(shapely.intersection(area, band, grid_size=GRID), lambda at, by=360 * turn: at - [by, 0])
         )
     return shapely.union_all([_areal(part) for part in parts], grid_size=GRID)
 
@@ -153,10 +169,9 @@ def footprint(geobox: GeoBox) -> Any:
     """The outline of `geobox` in WGS 84: a polygon, or a multipolygon at the antimeridian.
 
     Raises:
-        GridError: A corner has no longitude and latitude.
+        GridError: There is no CRS, or a corner has no longitude and latitude.
     """
-    (outline,) = to_lonlat(_outline(geobox), geobox.crs)
-    return outline
+    return to_lonlat(_outline(geobox), crs_of(geobox))[0]
 
 
 def _outline(geobox: GeoBox, pieces: int = 32) -> Geometries:
@@ -203,39 +218,53 @@ def longest_line(geobox: GeoBox) -> int:
         top = float(np.abs(shapely.bounds(footprint(geobox))[[1, 3]]).max())
     except GridError:
         return 0
-    pixel = math.sqrt(abs(geobox.transform.determinant)) * _unit(geobox)
+    pixel = math.sqrt(abs(geobox.transform.determinant)) * crs_of(geobox).axis_info[0].unit_conversion_factor
     bend = math.sqrt(0.4 * EARTH_RADIUS / (pixel * max(0.01, math.tan(math.radians(min(top, 89.9999))))))
     return int(min(256, max(1, min(bend, EARTH_RADIUS / (2 * pixel)))))
 
 
-def _unit(geobox: GeoBox) -> float:
-    """Metres per unit of a projected CRS."""
-    return float(pyproj.CRS.from_user_input(geobox.crs.to_wkt()).axis_info[0].unit_conversion_factor)
-
-
-def pixel_areas(geobox: GeoBox, rows: int = 256) -> Iterator[tuple[slice, FloatArray]]:
-    """Area of every pixel on the ellipsoid, in square metres: (rows, (row, col)) from top to bottom.
+@dataclass(frozen=True, slots=True)
+class PixelAreas:
+    """Area of every pixel of a grid on the ellipsoid, for any window of it.
 
     Exact where the CRS is geographic; elsewhere exact on a lattice of up to 257 x 257 pixels and linear between them.
     NaN without a CRS.
     """
-    height, width = geobox.shape
-    axes = [_nodes(size) for size in (height, width)]
-    if geobox.crs is not None and geobox.crs.geographic and geobox.transform.is_rectilinear:
-        axes = [np.arange(height), np.zeros(1, np.int64)]
-    nodes = _areas_at(geobox, *axes)
-    for start in range(0, height, rows):
-        block = slice(start, min(height, start + rows))
-        tall = _between(nodes, axes[0], np.arange(block.start, block.stop))
-        yield block, _between(tall.T, axes[1], np.arange(width)).T
+
+    geobox: GeoBox
+    """The grid."""
+    _rows: IntArray = field(init=False, repr=False, compare=False)
+    _cols: IntArray = field(init=False, repr=False, compare=False)
+    _nodes: FloatArray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rows, cols = (_nodes(size) for size in self.geobox.shape)
+        if self.geobox.crs is not None and self.geobox.crs.geographic and self.geobox.transform.is_rectilinear:
+            rows, cols = np.arange(self.geobox.shape[0]), np.zeros(1, np.int64)
+        object.__setattr__(self, "_rows", rows)
+        object.__setattr__(self, "_cols", cols)
+        object.__setattr__(self, "_nodes", _areas_at(self.geobox, rows, cols))
+
+    def read(self, window: Window) -> FloatArray:
+        """Square metres (row, col) of the pixels of `window`, which lies within the grid."""
+        tall = _between(self._nodes, self._rows, np.arange(window.row_off, window.row_stop))
+        return _between(tall.T, self._cols, np.arange(window.col_off, window.col_stop)).T
 
 
-def _nodes(size: int, most: int = 257) -> npt.NDArray[np.int64]:
+def pixel_areas(geobox: GeoBox, rows: int = 256) -> Iterator[tuple[slice, FloatArray]]:
+    """`PixelAreas` of the whole grid: (rows, (row, col)) from top to bottom, `rows` at a time."""
+    areas = PixelAreas(geobox)
+    width = whole(geobox).width
+    for window in whole(geobox).pieces(rows, max(1, width)):
+        yield window.slices[0], areas.read(window)
+
+
+def _nodes(size: int, most: int = 257) -> IntArray:
     """Up to `most` positions from 0 to size - 1, both included."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(np.int64))
 
 
-def _between(values: FloatArray, nodes: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> FloatArray:
+def _between(values: FloatArray, nodes: IntArray, at: IntArray) -> FloatArray:
     """`values` (node, any) linearly at the positions `at` (at, any)."""
     if len(nodes) == 1:
         return np.broadcast_to(values, (len(at), values.shape[1]))
@@ -244,14 +273,14 @@ def _between(values: FloatArray, nodes: npt.NDArray[np.int64], at: npt.NDArray[n
     return np.asarray(values[low] * (1 - share) + values[low + 1] * share)
 
 
-def _areas_at(geobox: GeoBox, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> FloatArray:
+def _areas_at(geobox: GeoBox, rows: IntArray, cols: IntArray) -> FloatArray:
     """(row, col) area of the pixels where `rows` and `cols` meet, by their corners on an equal-area map."""
     if geobox.crs is None:
         return np.full((len(rows), len(cols)), np.nan)
     a, b, c, d, e, f = geobox.transform[:6]
     row = rows[:, None, None] + np.array([0, 0, 1, 1])
     col = cols[None, :, None] + np.array([0, 1, 1, 0])
-    x, y = _equal_area(pyproj.CRS.from_wkt(geobox.crs.to_wkt()), a * col + b * row + c, d * col + e * row + f)
+    x, y = _equal_area(crs_of(geobox), a * col + b * row + c, d * col + e * row + f)
     return np.asarray(np.abs((x * np.roll(y, -1, -1) - np.roll(x, -1, -1) * y).sum(-1)) / 2)
 
 
@@ -259,9 +288,9 @@ def _equal_area(crs: pyproj.CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArr
     """Coordinates (..., corner) of `crs` on equal-area maps of its ellipsoid, in metres from the first corner.
 
     Cylindrical for longitude and latitude, where pixel edges stay straight on it, and for whatever begins below
-    latitude 45; azimuthal around the pole for the rest (Snyder 1987, equations 3-12, 10-14 and 24-2 ff.).
+    latitude 45; azimuthal around the pole for the rest (Snyder 1987, doi:10.3133/pp1395, chapters 10 and 24).
     """
-    if crs.ellipsoid is None:
+    if crs.ellipsoid is None or crs.geodetic_crs is None:
         return np.full(x.shape, np.nan), np.full(x.shape, np.nan)
     axis = crs.ellipsoid.semi_major_metre
     flattening = 1 / crs.ellipsoid.inverse_flattening if crs.ellipsoid.inverse_flattening else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,7 +117,7 @@ def _strips(source: Source, chunk: Chunk, wanted: Wanted | None) -> Iterator[Str
         start = stop
 
 
-def read_ahead(source: Source, chunk: Chunk, wanted: Wanted | None = None, *, depth: int = 1) -> Iterator[Strip]:
+def read_ahead(source: Source, chunk: Chunk, wanted: Wanted | None = None, *, depth: int = 1) -> Generator[Strip]:
     """Strips of a chunk, one per tile row, read by a thread that stays at most `depth` + 1 strips ahead.
 
     Closing the iterator early ends the thread after the read that is under way.

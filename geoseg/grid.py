@@ -130,7 +130,7 @@ class TileGrid(Sequence[Tile]):
 def _segments(
     axis: Axis, first: int, stop: int, *, joins_before: bool, joins_after: bool
 ) -> tuple[range, range, range]:
-    """Pixels that a chunk of tiles [first, stop) shares with the chunk before, owns alone, shares with the one after."""
+    """Pixels that the tiles [first, stop) share with the chunk before, own alone, share with the one after."""
     start, end = first * axis.stride, stop * axis.stride
     reach = (stop - 1) * axis.stride + axis.tile
     inner = start + axis.overlap if joins_before else start
@@ -205,7 +205,7 @@ class Chunk:
 
     @property
     def seam(self) -> tuple[Window, ...]:
-        """The shared areas that are decided in this chunk's name: its corner above left, its upper and its left edge."""
+        """The shared areas decided in this chunk's name: its corner above left, its upper and its left edge."""
         areas = self.areas
         return tuple(area for area in (areas[0][0], areas[0][1], areas[1][0]) if area)
 

@@ -78,7 +78,9 @@ def segment_array(
     spec = model.spec if isinstance(model, Model) else read_spec(model)
     scene = _scene_of(array, spec, bands, scale, offset, nodata)
     if isinstance(model, Model):
-        settings = Settings(batch=1 if batch_size == "auto" else batch_size, device="cpu" if device == "auto" else device)
+        settings = Settings(
+            batch=1 if batch_size == "auto" else batch_size, device="cpu" if device == "auto" else device
+        )
         net: Model = model
     else:
         side = tiling_for(spec, tile, overlap)[0]
@@ -90,7 +92,7 @@ def segment_array(
 
 
 def _scene_of(
-    array: Any,  # noqa: ANN401 - numpy or xarray
+    array: Any,
     spec: ModelSpec,
     names: Sequence[str] | None,
     scale: float | None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from geoseg.errors import MissingExtraError, ModelError
 
@@ -28,12 +28,10 @@ __all__ = ["Formula", "mndwi", "named", "names_of_indices", "ndbi", "ndsi", "ndv
 _LONGEST = 2000
 _DEEPEST = 60
 
-_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: lambda left, right: left + right,
     ast.Sub: lambda left, right: left - right,
     ast.Mult: lambda left, right: left * right,
-    ast.Div: lambda left, right: _divide(left, right),
-    ast.Pow: lambda left, right: _power(left, right),
 }
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: lambda left, right: left < right,
@@ -186,8 +184,8 @@ def ndsi(green: Tensor, swir16: Tensor) -> Tensor:
 @lru_cache(maxsize=256)
 def _tree(expression: str) -> ast.expr:
     """The checked tree of a formula."""
-    if not isinstance(expression, str) or len(expression) > _LONGEST:
-        raise ModelError(f"a formula must be text of at most {_LONGEST} characters: {_quoted(expression)}")
+    if len(expression) > _LONGEST:
+        raise ModelError(f"a formula must be at most {_LONGEST} characters: {_quoted(expression)}")
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
         _check(tree, expression, 0)
@@ -200,7 +198,7 @@ def _check(node: ast.expr, expression: str, depth: int) -> None:
     """Refuses whatever is not on the list."""
     parts: list[ast.expr] = []
     match node:
-        case ast.Constant(value=value) if type(value) in (int, float) and abs(value) < 1e30:
+        case ast.Constant(value=value) if type(value) in (int, float) and abs(cast("float", value)) < 1e30:
             pass
         case ast.Name():
             pass
@@ -215,8 +213,8 @@ def _check(node: ast.expr, expression: str, depth: int) -> None:
         case _:
             allowed = ", ".join(_FUNCTIONS)
             raise ModelError(
-                f"formula {_quoted(expression)} holds {ast.unparse(node)[:60]!r}: only band names, numbers, + - * / **, "
-                f"comparisons and {allowed} are allowed"
+                f"formula {_quoted(expression)} holds {ast.unparse(node)[:60]!r}: only band names, numbers, "
+                f"+ - * / **, comparisons and {allowed} are allowed"
             )
     if depth > _DEEPEST:
         raise ModelError(f"formula {_quoted(expression)} is nested deeper than {_DEEPEST} levels")
@@ -269,7 +267,10 @@ def _power(left: Value, right: Value) -> Value:
         return power if isinstance(power, float) else math.nan  # a root of a negative number is complex
     import torch
 
-    return torch.pow(left, right)  # type: ignore[arg-type,return-value]  # one of them is a tensor
+    return torch.pow(left, right)  # type: ignore[arg-type]  # one of them is a tensor
+
+
+_OPERATORS = {**_ARITHMETIC, ast.Div: _divide, ast.Pow: _power}
 
 
 class _Translate(ast.NodeTransformer):

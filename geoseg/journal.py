@@ -79,7 +79,9 @@ class RunDirectory:
             self.state.mkdir(exist_ok=True)
             handle = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError as error:
-            raise SinkError(f"{self.out}: its parent directory does not exist; create {self.out.parent} first") from error
+            raise SinkError(
+                f"{self.out}: its parent directory does not exist; create {self.out.parent} first"
+            ) from error
         except OSError as error:
             raise SinkError(f"{self.out}: cannot be written ({error.strerror}); choose another --out") from error
         try:
@@ -131,9 +133,13 @@ class RunDirectory:
             if links:
                 raise ConfigError(f"{self.out / links[0]}: is a symbolic link; remove it or choose another --out")
             if taken and not overwrite and stored is None:
-                raise ConfigError(f"{self.out}: already holds {taken[0]}; --overwrite replaces it, or choose another --out")
+                raise ConfigError(
+                    f"{self.out}: already holds {taken[0]}; --overwrite replaces it, or choose another --out"
+                )
             return None
-        changed = [text for key in asked if key != "inputs" for text in _differences(stored["asked"].get(key), asked[key], key)]
+        changed = [
+            text for key in asked if key != "inputs" for text in _differences(stored["asked"].get(key), asked[key], key)
+        ]
         if changed:
             raise ConfigError(
                 f"{self.out}: holds an unfinished run of another request ({'; '.join(changed[:5])}); "
@@ -211,7 +217,7 @@ class RunDirectory:
         return [self.out / name for name in ordered]
 
 
-def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:  # noqa: ANN401 - JSON values
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
     """What differs between two JSON values, by name."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in sorted(before.keys() | now.keys()):
@@ -220,6 +226,6 @@ def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:  # noqa
         yield f"{key}: {_short(before)} became {_short(now)}"
 
 
-def _short(value: Any) -> str:  # noqa: ANN401 - JSON values
+def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,6 +6,8 @@ Only an overview of the raster is read, so the largest scene costs no more than 
 from __future__ import annotations
 
 import math
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,20 @@ THINNEST = 12
 """Shortest side of the map: a scene of one row is still seen."""
 ROWS = 24
 """Entries in the legend; of more classes those with the largest shares are listed."""
+
+_SPELLED = str.maketrans(
+    {
+        "ß": "ss",
+        "æ": "ae",
+        "Æ": "Ae",
+        "ø": "o",
+        "Ø": "O",
+        "ł": "l",
+        "Ł": "L",
+        "\N{MULTIPLICATION SIGN}": "x",
+        "\N{EN DASH}": "-",
+    }
+)
 
 MARGIN, GAP, SWATCH, LINE = 24, 14, 16, 24
 TEXT_WIDTH = 260
@@ -77,11 +93,11 @@ def write_preview(
     picture = _compose(
         _draw_map(labels, shape, classes, nodata),
         _entries(classes, counted, has_nodata=bool((labels == nodata).any())),
-        title,
+        _plain(title),
         metres * shape[1],
     )
     with durable(Path(path)) as unfinished:
-        picture.save(unfinished, format="PNG", optimize=True)
+        picture.save(unfinished, format="PNG", compress_level=3)  # higher: five times slower, no smaller
     return Path(path)
 
 
@@ -109,8 +125,9 @@ def _metres_per_column(transform: Affine, crs: Any, shape: tuple[int, int]) -> f
     try:
         known = pyproj.CRS.from_wkt(crs.to_wkt())
         lon, lat = pyproj.Transformer.from_crs(known, known.geodetic_crs, always_xy=True).transform(xs, ys)
-        metres = known.get_geod().inv(lon[0], lat[0], lon[1], lat[1])[2]
-    except (pyproj.exceptions.ProjError, AttributeError, ValueError):  # an engineering or a broken CRS
+        geod = known.get_geod()
+        metres = geod.inv(lon[0], lat[0], lon[1], lat[1])[2] if geod else 0.0
+    except pyproj.exceptions.ProjError:  # a drawing's or an engine's CRS has no place on the Earth
         return 0.0
     return metres if math.isfinite(metres) else 0.0
 
@@ -147,7 +164,7 @@ def _entries(classes: Sequence[ClassInfo], shares: Mapping[int, float], *, has_n
     largest = sorted(classes, key=lambda info: -shares.get(info.value, 0.0))
     listed = {info.value for info in largest[: ROWS if len(classes) <= ROWS else ROWS - 1]}
     entries = [
-        _Entry(text=info.title or info.name, share=_percent(shares.get(info.value, 0.0)), color=info.color)
+        _Entry(text=_class_text(info), share=_percent(shares.get(info.value, 0.0)), color=info.color)
         for info in classes
         if info.value in listed
     ]
@@ -157,6 +174,22 @@ def _entries(classes: Sequence[ClassInfo], shares: Mapping[int, float], *, has_n
     if has_nodata:
         entries.append(_Entry(text="no data"))
     return entries
+
+
+def _class_text(info: ClassInfo) -> str:
+    """The class's title, or its machine name where the font lacks the title's letters."""
+    title = _plain(info.title)
+    return title if title and "?" not in title else _plain(info.name)
+
+
+def _plain(text: str) -> str:
+    """`text` in the letters of Pillow's own font, which is the same on every machine: ASCII; others become ``?``.
+
+    >>> _plain("Zürich, Łódź: straße")
+    'Zurich, Lodz: strasse'
+    """
+    bare = unicodedata.normalize("NFKD", text.translate(_SPELLED))
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in bare if not unicodedata.combining(letter))
 
 
 def _percent(share: float) -> str:
@@ -241,7 +274,8 @@ def _compose(chart: Image.Image, entries: Sequence[_Entry], title: str, metres: 
         left, legend_top = MARGIN, below + GAP
     else:
         left, legend_top = MARGIN + chart.width + MARGIN, top
-    width = max(MARGIN + chart.width, left + legend.size[0]) + MARGIN
+    room = min(math.ceil(_font(20).getlength(title)), LARGEST // 2)
+    width = MARGIN + max(chart.width, left + legend.size[0] - MARGIN, room) + MARGIN
     sheet = Image.new("RGB", (width, max(below, legend_top + legend.size[1]) + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), _fitted(title, _font(20), width - 2 * MARGIN), fill=INK, font=_font(20), anchor="lt")
@@ -283,6 +317,5 @@ def _fitted(text: str, font: Any, width: float) -> str:
     """`text`, its end replaced by an ellipsis where it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    keep = bisect_right(range(len(text)), width, key=lambda letters: font.getlength(text[:letters] + "..."))
+    return text[: max(0, keep - 1)].rstrip() + "..."

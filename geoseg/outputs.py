@@ -12,17 +12,16 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from affine import Affine
 
 from geoseg import __version__
 from geoseg.decide import PROBABILITY_SCALE
-from geoseg.earth import pixel_areas
+from geoseg.earth import PixelAreas
 from geoseg.engine import parts_of, peak_memory
 from geoseg.events import OnEvent, StageStarted
 from geoseg.journal import Record, RunDirectory
@@ -153,7 +152,7 @@ def write_outputs(
         SinkError: An output cannot be written.
     """
     clock = _Clock(on_event)
-    started = datetime.now(timezone.utc)
+    started = datetime.now(UTC)
     geobox = crop_geobox(scene.geobox, plan.chunks.crop)
     staging = directory.staging
     staging.mkdir(exist_ok=True)
@@ -166,16 +165,16 @@ def write_outputs(
         files += _vectors(files, scene, spec, staging, vector, on_event)
     clock.stage("describe")
     files.append(_preview(staging, scene, spec))
-    files.append(_item(scene, spec, files, geobox, started, model_href, staging))
+    files.append(_item(scene, spec, files, geobox, started, model_href, staging, directory.out))
     clock.stage("")
-    counts, timings = _totals(plan, records), _timings(records, clock.seconds, began)
+    counts, timings, peak = _totals(plan, records), _timings(records, clock.seconds, began), _peak_memory(records)
     report = {
         "request": request,
         "versions": _versions() | {"python": platform.python_version(), "platform": platform.platform()},
         "started": started.isoformat(),
         "timings": timings,
         "counts": counts,
-        "peak_memory": _peak_memory(records),
+        "peak_memory": peak,
         "areas": [asdict(area) for area in tally.areas()],
         "outputs": sorted(path.name for path in files),
     }
@@ -193,28 +192,25 @@ def write_outputs(
         areas=tally.areas(),
         counts=counts,
         timings=timings,
-        peak_memory=report["peak_memory"],
+        peak_memory=peak,
     )
 
 
 class _Tally:
-    """Pixels and square kilometres per class, summed over the blocks of the label raster."""
+    """Pixels and square metres per class, summed over the windows of the label raster."""
 
     def __init__(self, geobox: GeoBox, spec: ModelSpec) -> None:
         self._spec = spec
+        self._areas = PixelAreas(geobox)
         self._pixels = np.zeros(spec.label_nodata + 1, dtype=np.int64)
         self._m2 = np.zeros(spec.label_nodata + 1)
-        # Within a block the ellipsoid's curvature changes a pixel's area by less than a millionth.
-        rows, cols = (-(-int(side) // _BLOCK) for side in geobox.shape)
-        blocks = GeoBox((rows, cols), geobox.transform * Affine.scale(_BLOCK), geobox.crs)
-        self._pixel_m2 = np.concatenate([areas for _, areas in pixel_areas(blocks)]) / _BLOCK**2
 
     def add(self, window: Window, labels: Labels) -> None:
-        """Counts the labels (row, col) of a window; windows begin at multiples of the block."""
+        """Counts the labels (row, col) of a window, block by block, so that areas per pixel stay small."""
         for piece in window.pieces(_BLOCK, _BLOCK):
-            found = np.bincount(labels[piece.within(window).slices].ravel(), minlength=len(self._pixels))
-            self._pixels += found
-            self._m2 += found * self._pixel_m2[piece.row_off // _BLOCK, piece.col_off // _BLOCK]
+            found = labels[piece.within(window).slices].ravel()
+            self._pixels += np.bincount(found, minlength=len(self._pixels))
+            self._m2 += np.bincount(found, self._areas.read(piece).ravel(), minlength=len(self._m2))
 
     def areas(self) -> tuple[ClassArea, ...]:
         """Per class, in the card's order."""
@@ -346,6 +342,7 @@ def _item(
     started: datetime,
     model_href: str | None,
     staging: Path,
+    home: Path,
 ) -> Path:
     from geoseg.catalog import describe_run, write_item
 
@@ -358,6 +355,7 @@ def _item(
         software=_versions(),
         scaling=Scaling(scale=PROBABILITY_SCALE),
         model_href=model_href,
+        home=home,
     )
     write_item(item, staging / "item.json")
     return staging / "item.json"
@@ -403,6 +401,6 @@ def _peak_memory(records: Sequence[Record]) -> int:
     return sum(peaks.values())
 
 
-def _write_json(path: Path, value: Any) -> Path:  # noqa: ANN401 - JSON values
+def _write_json(path: Path, value: Any) -> Path:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
     return path

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geoseg import __version__
 from geoseg.blend import Blend
 from geoseg.decide import layers_of
+from geoseg.earth import footprint
 from geoseg.engine import run_chunks
 from geoseg.errors import ConfigError, SourceError
 from geoseg.events import Event, OnEvent, StageStarted
@@ -31,12 +32,12 @@ from geoseg.outputs import RunResult, write_outputs
 from geoseg.plan import RunPlan, check_fits, plan_run, tiling_for
 from geoseg.protocols import Model, Source, Wanted
 from geoseg.scene import Scene
-from geoseg.settings import Settings
+from geoseg.settings import Backend, Precision, Settings
 from geoseg.source import open_scene
 from geoseg.source.area import Area, area_of_bbox, area_of_file
 from geoseg.spec import ModelSpec
 from geoseg.tuning import ProbedCost, choose_settings, probe_cost
-from geoseg.window import Window, whole
+from geoseg.window import Window, crop_geobox, whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -60,9 +61,9 @@ class SegmentOptions:
     """Tiles per forward pass."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    precision: str = "auto"
+    precision: Precision | Literal["auto"] = "auto"
     """``auto``, ``fp32``, ``bf16`` or ``fp16``."""
-    backend: str = "auto"
+    backend: Backend | Literal["auto"] = "auto"
     """``auto``, ``torch``, ``onnxruntime`` or ``openvino``."""
     bands: Mapping[str, str | int] | None = None
     """Band name -> 1-based index in the input, or a file of its own."""
@@ -173,7 +174,7 @@ def segment(
     overwrite: bool = False,
     restart: bool = False,
     on_event: OnEvent | None = None,
-    **options: Any,  # noqa: ANN401 - see SegmentOptions
+    **options: Any,
 ) -> RunResult:
     """Maps, polygons and a STAC item of one scene, in the directory `out`.
 
@@ -245,7 +246,7 @@ def plan_segment(
     out: str | Path | None = None,
     probe: bool = False,
     on_event: OnEvent | None = None,
-    **options: Any,  # noqa: ANN401 - see SegmentOptions
+    **options: Any,
 ) -> RunPlan:
     """What `segment` would do with the same arguments; reads headers only, and a few tiles' worth of net if `probe`.
 
@@ -272,10 +273,11 @@ def _open(scene: SceneLike | None, model: str | Path | Model, options: SegmentOp
     if options.aoi is not None:
         area = area_of_file(options.aoi, opened.geobox)
         crop, wanted = area.window & crop, area.covers
+    footprint(crop_geobox(opened.geobox, crop))  # what has no place on the Earth fails now, not after the work
     return _Job(options, opened, model, spec, crop, wanted, area)
 
 
-def _open_scene(scene: Any, spec: ModelSpec, options: SegmentOptions) -> Scene[Source]:  # noqa: ANN401 - SceneLike
+def _open_scene(scene: Any, spec: ModelSpec, options: SegmentOptions) -> Scene[Source]:
     return open_scene(
         scene,
         bands=spec.bands,

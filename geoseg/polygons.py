@@ -5,8 +5,8 @@ corner to pixel corner, so no tile or chunk border can leave a trace, and time a
 boundaries. The three steps are separate, so that chunks of a raster can be labelled and traced on their own, and
 their boundary runs chained, by the same rules.
 
-Numbers that matter here: 6 bytes per pixel (int32 component, one byte of marks, the labels themselves) and about
-100 bytes per vertex while the polygons are put together.
+Memory: 5 bytes per pixel beside the labels (an int32 component, one byte of marks) and about 50 per vertex while the
+polygons are put together; 0.86 GB for 8192 x 8192 pixels with 107,411 polygons of 10.9 million vertices.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _label(labels: Labels, nodata: int | None) -> tuple[npt.NDArray[np.int32], I
     return padded.astype(np.int32, copy=False), pixels, first
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _root(parent: Any, pixel: int) -> int:
     """The smallest pixel of the tree that holds `pixel`; halves the path on its way."""
     while parent[pixel] != pixel:
@@ -109,7 +109,7 @@ def _root(parent: Any, pixel: int) -> int:
     return pixel
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _link(labels: Any, has_nodata: bool, nodata: int, parent: Any) -> None:
     """Points every pixel at an earlier pixel of its component, the first of a tree at itself; nodata stays -1."""
     height, width = labels.shape
@@ -132,7 +132,7 @@ def _link(labels: Any, has_nodata: bool, nodata: int, parent: Any) -> None:
             parent[pixel] = root
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _number(parent: Any) -> int:
     """Turns the forest into numbers 1, 2, ... by first pixel, 0 for none; returns how many."""
     count = 0
@@ -148,7 +148,7 @@ def _number(parent: Any) -> int:
     return count
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _census(padded: Any, count: int) -> tuple[IntArray, IntArray]:
     """Pixels per component, and the flat index (without border) of each one's first pixel."""
     pixels = np.zeros(count, np.int64)
@@ -164,7 +164,7 @@ def _census(padded: Any, count: int) -> tuple[IntArray, IntArray]:
     return pixels, first
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _grown(array: Any, size: int) -> Any:
     """`array` (n, 2) with room for at least `size` rows."""
     if size <= len(array):
@@ -175,7 +175,7 @@ def _grown(array: Any, size: int) -> Any:
     return larger
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _trace(padded: Any, joints: int) -> tuple[Any, IntArray, Any]:
     """Walks every boundary once: vertices (row, col), where each ring ends among them, and its component.
 
@@ -184,7 +184,7 @@ def _trace(padded: Any, joints: int) -> tuple[Any, IntArray, Any]:
     never meets itself (a closed path within the component separates the two sides of the corner), and what would
     pinch off is a ring of its own.
     """
-    height, width = padded.shape
+    width = padded.shape[1]
     flat = padded.reshape(-1)
     ahead = np.array([1, width, -1, -width])  # heading 0 east, 1 south, 2 west, 3 north
     right = np.array([0, -1, -width - 1, -width])  # pixel ahead to the right, from the pixel south-east of the vertex
@@ -249,7 +249,7 @@ def _assemble(
     )
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _placed(vertices: Any, starts: Any, order: Any, offsets: Any, transform: Any) -> npt.NDArray[np.float64]:
     """(vertex, xy) of the rings in `order`, transformed; exteriors counter-clockwise where y points up."""
     a, b, c, d, e, f = transform
@@ -265,7 +265,7 @@ def _placed(vertices: Any, starts: Any, order: Any, offsets: Any, transform: Any
     return coords
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _sums(components: Any, raster: Any, count: int) -> npt.NDArray[np.float64]:
     """(count,) sum of `raster` per component, pixel after pixel."""
     sums = np.zeros(count, np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ UTM1 = GeoBox((4000, 5000), Affine(10, 0, 340000, 0, -10, 7.2e6), "EPSG:32601")
 POLAR = GeoBox((100, 100), Affine(30, 0, -1500, 0, -30, 1500), "EPSG:3413")
 CUSTOM = GeoBox((40, 50), Affine(10, 0, 0, 0, -10, 0), "+proj=laea +lat_0=45 +lon_0=12 +ellps=GRS80 +units=m")
 ROTATED = GeoBox((40, 50), Affine.translation(500000, 5e6) @ Affine.rotation(20) @ Affine.scale(10, -10), "EPSG:32633")
-STARTED = datetime(2026, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
+STARTED = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 FILES = ("labels.tif", "labels.tif.aux.xml", "labels.qml", "confidence.tif", "probabilities.tif", "preview.png")
 VECTORS = ("polygons.geojson", "polygons.parquet", "polygons.fgb", "polygons.gpkg", "polygons.pmtiles")
 
@@ -68,7 +68,7 @@ def describe(folder: Path, geobox: GeoBox = UTM33, **fields: Any) -> pystac.Item
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("validation went to the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -158,7 +158,7 @@ def test_every_file_is_an_asset_with_its_checksum(tmp_path: Path) -> None:
 
 
 def test_the_scenes_time_comes_before_the_runs(tmp_path: Path) -> None:
-    taken = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
+    taken = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
     item = describe(tmp_path, datetime=taken, datetime_source="tiff")
     assert item.datetime == taken
     assert item.properties["geoseg:datetime_source"] == "tiff"
@@ -186,7 +186,8 @@ def test_the_footprint_is_cut_at_the_antimeridian(tmp_path: Path) -> None:
     assert outline.is_valid
     assert outline.bounds[0] == -180
     assert outline.bounds[2] == 180
-    west, _, east, _ = item.bbox or ()
+    assert item.bbox is not None
+    west, _, east, _ = item.bbox
     assert west > 170
     assert east < -170
 

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geoseg.decide import PROBABILITY_SCALE, Layers, decide
+from geoseg.types import Probs
 
-PROBS = hnp.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 6), st.integers(1, 6)), elements=st.floats(0, 1, width=32))
+PROBS = hnp.arrays(
+    np.float32, st.tuples(st.integers(1, 9), st.integers(1, 6), st.integers(1, 6)), elements=st.floats(0, 1, width=32)
+)
 
 
 def _layers(values: tuple[int, ...], dtype: str = "uint8", nodata: int = 255) -> Layers:
@@ -18,7 +21,7 @@ def _layers(values: tuple[int, ...], dtype: str = "uint8", nodata: int = 255) ->
 
 
 @given(PROBS)
-def test_the_first_maximum_wins(probs: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_the_first_maximum_wins(probs: Probs) -> None:
     decision = decide(torch.from_numpy(probs), None, _layers(tuple(range(len(probs)))))
     np.testing.assert_array_equal(decision["labels"][0].numpy(), probs.argmax(axis=0))
     assert np.abs(decision["confidence"][0].numpy() * PROBABILITY_SCALE - probs.max(axis=0)).max() <= 0.002 + 1e-6

@@ -155,33 +155,6 @@ def test_names_say_what_is_in_them(path: Path) -> None:
     assert not dumping_grounds & (names | classes)
 
 
-def openings(path: Path) -> Iterator[tuple[bool, bool]]:
-    """Of each call that opens a raster: whether it writes, and whether it names the driver."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {
-            "rasterio.open",
-            "rasterio.shutil.open",
-            "rioxarray.open_rasterio",
-            "gdal.Open",
-            "gdal.OpenEx",
-        }:
-            modes = [argument.value for argument in node.args[1:2] if isinstance(argument, ast.Constant)]
-            yield modes == ["w"], any(keyword.arg == "driver" for keyword in node.keywords)
-
-
-def test_only_one_function_opens_rasters_for_reading() -> None:
-    """`geoseg.source.open` looks at the file and names the driver; a bare open would let the file choose one.
-
-    Sinks read back what they wrote themselves, with the driver that they wrote it with.
-    """
-    found = {path.relative_to(CHECKOUT / "geoseg"): list(openings(path)) for path in MODULES}
-    bare = {str(path) for path, calls in found.items() for writes, named in calls if not (writes or named)}
-    readers = {str(path) for path, calls in found.items() for writes, _ in calls if not writes}
-    assert not bare
-    assert {name for name in readers if not name.startswith("sink/")} == {"source/open.py"}
-    assert len(found[Path("source/open.py")]) == 1
-
-
 # --- values that travel ---
 
 

@@ -14,7 +14,11 @@ from geoseg.errors import ConfigError, SinkError, SourceError
 from geoseg.journal import FINAL_NAMES, RunDirectory
 from geoseg.sink.parts import save_arrays
 
-ASKED: dict[str, Any] = {"inputs": {"a.tif": "1 byte"}, "model": {"name": "m"}, "options": {"tile": 512, "blend": "ramp"}}
+ASKED: dict[str, Any] = {
+    "inputs": {"a.tif": "1 byte"},
+    "model": {"name": "m"},
+    "options": {"tile": 512, "blend": "ramp"},
+}
 
 
 def _begun(out: Path, *names: str) -> RunDirectory:

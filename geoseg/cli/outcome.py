@@ -104,8 +104,10 @@ def _known_by(location: str) -> str:
 
 def quiet_libraries(*, debug: bool, verbose: bool) -> None:
     """Keeps warnings and logs of Python, GDAL and other libraries off standard error, unless they are wanted."""
-    level = logging.DEBUG if debug else logging.INFO if verbose else logging.CRITICAL + 1
+    level = logging.DEBUG if debug else logging.WARNING
     logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr, force=True)
+    logging.root.handlers[0].setLevel(level)  # dask's loggers have levels of their own and reach the root's handler
+    logging.disable(logging.NOTSET if debug or verbose else logging.CRITICAL)
     if debug:
         return
     if not sys.warnoptions:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from geoseg.cli.outcome import printable
+from geoseg.cli.text import count_text, speed_text, time_text
 from geoseg.events import ChunkDone, Event, RowDone, StageStarted, Warned
 
 if TYPE_CHECKING:
@@ -36,28 +37,34 @@ class Bar:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
-        self._pixels = 0
+        self._total = self._tiles = self._pixels = 0
         self._since = time.monotonic()
 
     def start(self, event: StageStarted) -> None:
         """Goes over to a stage."""
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._pixels, self._since = 0, time.monotonic()
-        total = event.total_tiles or None
-        tiles = f"{event.total_tiles} tiles" if total else ""
+        self._total, self._tiles, self._pixels = event.total_tiles, event.done_tiles, 0
+        self._since = time.monotonic()
         stage = _STAGES.get(event.stage, event.stage)
-        self._task = self._progress.add_task(stage, total=total, completed=event.done_tiles, tiles=tiles, speed="")
+        total = event.total_tiles or None
+        self._task = self._progress.add_task(stage, total=total, completed=self._tiles, tiles=self._counted(), speed="")
 
     def advance(self, event: RowDone) -> None:
         """Counts a row of tiles."""
         if self._task is None:
             return
+        self._tiles += event.tiles
         self._pixels += event.pixels
-        speed = self._pixels / 1e6 / max(time.monotonic() - self._since, 1e-3)
-        self._progress.update(self._task, advance=event.tiles, speed=f"{speed:.1f} Mpx/s")
-        task = self._progress.tasks[-1]
-        self._progress.update(self._task, tiles=f"{task.completed:.0f} of {task.total:.0f} tiles")
+        speed = speed_text(self._pixels / max(time.monotonic() - self._since, 1e-3))
+        self._progress.update(self._task, completed=self._tiles, tiles=self._counted(), speed=speed)
+
+    def say(self, line: str) -> None:
+        """Writes a line above the bar."""
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _counted(self) -> str:
+        return f"{count_text(self._tiles)} of {count_text(self._total)} tiles" if self._total else ""
 
 
 def _terminal_progress() -> Progress:
@@ -105,6 +112,12 @@ class Watch:
         elif isinstance(event, RowDone) and self._bar is not None:
             self._bar.advance(event)
         elif isinstance(event, Warned) and not self._quiet:
-            click.echo(f"geoseg: warning: {self._label}: {printable(' '.join(event.message.split()))}", err=True)
+            self._say(f"geoseg: warning: {self._label}: {printable(' '.join(event.message.split()))}")
         elif isinstance(event, ChunkDone) and self._verbose:
-            click.echo(f"geoseg: {event.chunk} done in {event.seconds:.1f} s", err=True)
+            self._say(f"geoseg: {event.chunk} done in {time_text(event.seconds)}")
+
+    def _say(self, line: str) -> None:
+        if self._bar is None:
+            click.echo(line, err=True)
+        else:
+            self._bar.say(line)

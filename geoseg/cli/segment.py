@@ -14,7 +14,7 @@ from geoseg.cli.plan import plan_scenes
 from geoseg.cli.progress import Watch
 from geoseg.cli.scenes import Input, OutputFolders, inputs_of, open_input
 from geoseg.cli.signals import Signals
-from geoseg.cli.text import byte_text, count_text, table, time_text
+from geoseg.cli.text import byte_text, count_text, speed_text, table, time_text
 from geoseg.config import Resolved, RunConfig
 from geoseg.errors import ConfigError
 
@@ -157,10 +157,11 @@ def summary(result: RunResult) -> str:
     for area in result.areas:
         share = f"{100 * area.pixels / total:.1f} %" if total else "-"
         rows.append((area.title or area.name, count_text(area.pixels), f"{area.km2:,.3f}", share))
+    passes = result.counts["forward_passes"]
     seconds = float(result.timings["seconds"])
-    speed = int(result.counts["pixels"]) / 1e6 / max(seconds, 1e-9)
+    speed = int(result.counts["pixels"]) / max(seconds, 1e-9)
     facts = (
-        f"{result.counts['forward_passes']} forward passes, {time_text(seconds)}, {speed:.1f} Mpx/s, "
+        f"{passes} forward {'pass' if passes == 1 else 'passes'}, {time_text(seconds)}, {speed_text(speed)}, "
         f"peak memory {byte_text(result.peak_memory)}"
     )
     return f"{table(rows, right=frozenset({1, 2, 3}))}\n{facts}"

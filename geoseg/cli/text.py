@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["byte_text", "count_text", "table", "time_text"]
+__all__ = ["byte_text", "count_text", "speed_text", "table", "time_text"]
 
 
 def byte_text(count: float) -> str:
@@ -32,6 +32,16 @@ def time_text(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def speed_text(pixels_per_second: float) -> str:
+    """A throughput in millions of pixels.
+
+    >>> speed_text(12_345_678), speed_text(961_000), speed_text(4_321)
+    ('12.3 Mpx/s', '1.0 Mpx/s', '0.004 Mpx/s')
+    """
+    speed = pixels_per_second / 1e6
+    return f"{speed:.1f} Mpx/s" if speed >= 0.1 else f"{speed:.1g} Mpx/s"
 
 
 def count_text(count: int) -> str:

@@ -1,9 +1,9 @@
 """``spectral-baseline``: a net whose weights are published thresholds on spectral indices, not the result of training.
 
-Every class has a few criteria, each a straight line in the channels, positive where the class is plausible. A pixel's score
-for a class is its weakest criterion (a fuzzy "and"), so all of them must hold; softmax makes probabilities of the scores.
-It needs no training and no download, it is explainable pixel by pixel, and it is a baseline: it confuses what these
-indices confuse (shadow with water, bright roofs and salt with cloud, dry grass with soil).
+Every class has a few criteria, each a straight line in the channels, positive where the class is plausible. A pixel's
+score for a class is its weakest criterion (a fuzzy "and"), so all of them must hold; softmax makes probabilities of the
+scores. It needs no training and no download, and it is explainable pixel by pixel. It is a baseline: it confuses what
+these indices confuse (shadow with water, bright roofs and salt with cloud, dry grass with soil).
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class ThresholdNet(nn.Module):
         self.margins = nn.Conv2d(channels, criteria * classes, 1)
 
     def forward(self, batch: Tensor) -> Tensor:
-        first, *others = self.margins(batch).split(self._classes, 1)  # each (n, class, row, col)
+        """Scores of a batch (n, channel, row, col)."""
+        margins: Tensor = self.margins(batch)  # (n, criterion * class, row, col)
+        first, *others = margins.chunk(margins.shape[1] // self._classes, 1)  # each (n, class, row, col)
         for other in others:
             first = torch.minimum(first, other)
         return first.clamp(-self._limit, self._limit)
@@ -135,8 +137,8 @@ def write_spectral_baseline(folder: Path = SHIPPED / "spectral-baseline") -> Pat
         spectral_baseline(),
         folder,
         name="spectral-baseline",
-        description="Baseline without training: water, vegetation, bare or built, snow and cloud by published thresholds "
-        "on spectral indices.",
+        description="Baseline without training: water, vegetation, bare or built, snow and cloud by published "
+        "thresholds on spectral indices.",
         bands=CHANNELS,
         classes=CLASSES,
         multiple_of=1,

@@ -99,7 +99,9 @@ def rescale_of(entry: Mapping[str, Any] | None) -> tuple[Rescale, ...]:
             return (Rescale(offset=-_number(entry, "value")),)
         case "scale":
             return _linear(0.0, _number(entry, "value"), entry)
-    raise ModelError(f"value_scaling type {kind!r} is not supported: use numbers (min-max, z-score, clip, offset, scale)")
+    raise ModelError(
+        f"value_scaling type {kind!r} is not supported: use numbers (min-max, z-score, clip, offset, scale)"
+    )
 
 
 def _linear(zero: float, unit: float, entry: Mapping[str, Any]) -> tuple[Rescale, ...]:
@@ -130,7 +132,9 @@ def _channels(entry: Mapping[str, Any], common: Mapping[str, str]) -> tuple[Chan
     if entry.get("pre_processing_function") is not None:
         raise ModelError("it asks for a pre_processing_function: geoseg runs no code from a card; use value_scaling")
     if entry.get("resize_type") not in (None, "crop", "pad"):
-        raise ModelError(f"it asks for resize_type {entry['resize_type']!r}: geoseg feeds tiles at the scene's own resolution")
+        raise ModelError(
+            f"it asks for resize_type {entry['resize_type']!r}: geoseg feeds tiles at the scene's own resolution"
+        )
     if len(scalings) == 1:
         scalings = scalings * len(listed)
     return tuple(_channel(band, scaling, common) for band, scaling in zip(listed, scalings, strict=True))
@@ -203,7 +207,9 @@ def _classes(fields: Mapping[str, Any]) -> tuple[ClassInfo, ...]:
     result = _take(output, "result", dict, {})
     shape, order = _take(result, "shape", list, []), _take(result, "dim_order", list, [])
     if output.get("post_processing_function") is not None:
-        raise ModelError("it asks for a post_processing_function: geoseg runs no code from a card; use geoseg:activation")
+        raise ModelError(
+            "it asks for a post_processing_function: geoseg runs no code from a card; use geoseg:activation"
+        )
     if len(shape) != 4 or len(order) != 4 or order[0] != "batch" or list(order[2:]) != ["height", "width"]:
         raise ModelError(f"output {shape} with dim_order {order}: geoseg takes batch, classes, height, width")
     if shape[1] not in (-1, len(listed)):

@@ -31,8 +31,8 @@ def cache_dir() -> Path:
 def onnx_graph(package: Package, tile: int) -> Path:
     """An ONNX file that runs the package's net on tiles of `tile` pixels, batches of any size.
 
-    An ONNX package is its own file. Others are converted (for this tile: fixed sizes run faster), compared with torch on
-    random tiles, and kept by digest, tile and torch version.
+    An ONNX package is its own file. Others are converted (for this tile: fixed sizes run faster), compared with torch
+    on random tiles, and kept by digest, tile and torch version.
 
     Raises:
         ModelError: The net cannot be converted, or the graph's scores differ from torch's.
@@ -52,7 +52,9 @@ def _convert(package: Package, tile: int, target: Path) -> None:
 
     spec, net = package.spec, load_net(package)
     dates = (spec.dates,) if spec.dates > 1 else ()
-    sample = torch.randn(spec.static_batch or 2, *dates, len(spec.channels), tile, tile, generator=torch.Generator().manual_seed(0))
+    sample = torch.randn(
+        spec.static_batch or 2, *dates, len(spec.channels), tile, tile, generator=torch.Generator().manual_seed(0)
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         draft = Path(folder) / "draft.onnx"

@@ -1,8 +1,8 @@
 """torch.export archives (``.pt2``), cleaned before torch reads them.
 
 ``torch.export.load`` unpickles example inputs and evaluates texts of the archive (shape expressions through sympy's
-``eval``, guards through ``exec``, operators by attribute lookup from ``torch``). A model package must never run code, so
-geoseg reads the archive itself, drops what only serves debugging (example inputs, guards, traces), checks the rest
+``eval``, guards through ``exec``, operators by attribute lookup from ``torch``). A model package must never run code,
+so geoseg reads the archive itself, drops what only serves debugging (example inputs, guards, traces), checks the rest
 against allow-lists, and hands torch a copy that holds nothing else.
 """
 
@@ -37,10 +37,12 @@ _OPERATOR = re.compile(
     r"|torch\.sym_(int|float|max|min|not|ite)|math\.(ceil|floor|trunc)"
 )
 _WORD = re.compile(r"[\w.+\-]*")
-_SYMBOLIC = frozenset(
-    "Symbol Integer Float Rational Add Mul Pow Min Max Mod PythonMod FloorDiv CeilDiv CleanDiv IntTrueDiv FloatTrueDiv "
-    "ModularIndexing Eq Ne Le Lt Ge Gt And Or Not Where ToFloat FloorToInt CeilToInt true false".split()
-)
+_ARITHMETIC = (
+    "Symbol", "Integer", "Float", "Rational", "Add", "Mul", "Pow", "Min", "Max", "Mod", "PythonMod", "FloorDiv",
+    "CeilDiv", "CleanDiv", "IntTrueDiv", "FloatTrueDiv", "ModularIndexing", "Eq", "Ne", "Le", "Lt", "Ge", "Gt", "And",
+    "Or", "Not", "Where", "ToFloat", "FloorToInt", "CeilToInt",
+)  # fmt: skip
+"""Functions of sympy and torch that shape expressions are made of."""
 _FREE_TEXT = frozenset({"as_string"})
 """Arguments of operators (``bilinear``); torch quotes them wherever it writes code."""
 
@@ -141,7 +143,7 @@ def _is_plain(node: ast.AST) -> bool:
     """Only calls can do anything: those of sympy's arithmetic may, attributes and subscripts may not."""
     match node:
         case ast.Call(func=ast.Name(id=name)):
-            return name in _SYMBOLIC
+            return name in _ARITHMETIC
         case ast.Name(id=name):
             return not name.startswith("_")
         case ast.Constant(value=value):

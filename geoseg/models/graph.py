@@ -34,7 +34,7 @@ def onnx_input_shape(path: Path) -> Shape:
     """Sizes of the one input of an ONNX file.
 
     Raises:
-        ModelError: It is no ONNX file, has several inputs, takes other numbers than float32, or keeps weights elsewhere.
+        ModelError: It is no ONNX file, has several inputs, takes no float32, or keeps weights in another file.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:

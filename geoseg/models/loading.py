@@ -47,14 +47,18 @@ def model_of(package: Package, settings: Settings) -> Model:
     spec, path = package.spec, str(package.path)
     if settings.backend == "torch":
         if package.format == "onnx":
-            raise ModelError(f"model {spec.name!r} is an ONNX graph: it runs on backend onnxruntime or openvino, not torch")
+            raise ModelError(
+                f"model {spec.name!r} is an ONNX graph: it runs on backend onnxruntime or openvino, not torch"
+            )
         from geoseg.models.torch_model import TorchModel
 
         model = TorchModel(path, spec, settings)
         model.load()
         return model
     if settings.device != "cpu":
-        raise ModelError(f"backend {settings.backend} runs on the cpu here, not on {settings.device}: use backend torch")
+        raise ModelError(
+            f"backend {settings.backend} runs on the cpu here, not on {settings.device}: use backend torch"
+        )
     tile = spec.static_tile or spec.tile
     if settings.backend == "onnxruntime":
         if settings.precision != "fp32":

@@ -71,7 +71,7 @@ def in_fixed_batches(batch: Tensor, spec: ModelSpec, run: Any) -> Tensor:
     if fixed is None or fixed == count:
         return run(batch)  # type: ignore[no-any-return]
     parts = []
-    for part in batch.split(fixed):
+    for part in torch.split(batch, fixed):
         padding = part.new_zeros((fixed - part.shape[0], *part.shape[1:]))
         parts.append(run(torch.cat([part, padding]))[: part.shape[0]])
     return torch.cat(parts)

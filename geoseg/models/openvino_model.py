@@ -64,7 +64,9 @@ class OpenvinoModel:
         batch = batch.contiguous()
         expected = [batch.shape[0], len(self.spec.classes), *batch.shape[-2:]]
         if list(compiled.output(0).shape) != expected:
-            raise ModelError(f"model {self.spec.name!r} gives {list(compiled.output(0).shape)}: its card says {expected}")
+            raise ModelError(
+                f"model {self.spec.name!r} gives {list(compiled.output(0).shape)}: its card says {expected}"
+            )
         scores = torch.empty(expected)
         request.set_input_tensor(openvino.Tensor(batch.numpy(), shared_memory=True))
         request.set_output_tensor(0, openvino.Tensor(scores.numpy(), shared_memory=True))

@@ -64,8 +64,8 @@ def package_path(name_or_path: str | Path) -> Path:
     Raises:
         ModelError: Neither; the message lists the shipped names.
     """
-    for folder in (Path(name_or_path), SHIPPED / str(name_or_path)):
-        folder = folder.parent if folder.name == CARD else folder
+    given = Path(name_or_path)
+    for folder in (given.parent if given.name == CARD else given, SHIPPED / str(name_or_path)):
         if (folder / CARD).is_file():
             return folder
     names = ", ".join(name for name, _ in list_models())
@@ -116,7 +116,9 @@ def _package(folder: Path, card: dict[str, Any], content: bytes) -> Package:
     asset = _weights_asset(card)
     weights, checksum, kind = _weights_file(folder, asset), str(asset.get("file:checksum") or ""), _format(asset)
     if not re.fullmatch(SHA256 + "[0-9a-fA-F]{64}", checksum):
-        raise ModelError(f"file:checksum of the weights must be a SHA-256 multihash ({SHA256} and 64 digits): {checksum!r}")
+        raise ModelError(
+            f"file:checksum of the weights must be a SHA-256 multihash ({SHA256} and 64 digits): {checksum!r}"
+        )
     if not weights.is_file():
         raise ModelError(f"the weights {weights.name} are missing")
     digest = hashlib.sha256(content + bytes.fromhex(checksum)).hexdigest()

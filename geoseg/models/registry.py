@@ -43,7 +43,9 @@ def build(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     arguments = {**arguments, "encoder_weights": None} if architecture.lower() in _lowered(_SMP) else dict(arguments)
     for name, value in arguments.items():
         if name.endswith("encoder_name") and not _PLAIN_NAME.fullmatch(str(value)):
-            raise ModelError(f"encoder_name {value!r}: only names that timm or segmentation_models_pytorch build offline")
+            raise ModelError(
+                f"encoder_name {value!r}: only names that timm or segmentation_models_pytorch build offline"
+            )
     unknown = sorted(set(arguments) - set(_parameters(maker)))
     if unknown and not _takes_any(maker):
         raise ModelError(f"{architecture} takes no {', '.join(unknown)}; it takes {', '.join(_parameters(maker))}")
@@ -77,11 +79,15 @@ def _maker(architecture: str) -> Callable[..., nn.Module]:
         return ThresholdNet
     name = _lowered(_SMP).get(architecture.lower())
     if name is None:
-        raise ModelError(f"mlm:architecture {architecture!r} is not one that geoseg builds: {', '.join(architectures())}")
+        raise ModelError(
+            f"mlm:architecture {architecture!r} is not one that geoseg builds: {', '.join(architectures())}"
+        )
     try:
         import segmentation_models_pytorch
     except ImportError as error:
-        raise MissingExtraError(f"{name} needs segmentation_models_pytorch: pip install segmentation-models-pytorch") from error
+        raise MissingExtraError(
+            f"{name} needs segmentation_models_pytorch: pip install segmentation-models-pytorch"
+        ) from error
     maker: Callable[..., nn.Module] = getattr(segmentation_models_pytorch, name)
     return maker
 

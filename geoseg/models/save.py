@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ def save_package(
     name: str,
     bands: Sequence[BandLike],
     classes: Sequence[ClassInfo | str],
-    format: Format = "safetensors",
+    format: Format = "safetensors",  # noqa: A002 - the word that users look for
     architecture: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     description: str = "",
@@ -70,7 +70,7 @@ def save_package(
     """Writes a model package and returns its folder; what was written is loaded again and compared with `module`.
 
     Args:
-        module: Takes float32 (n, channel, row, col), or (n, date, channel, row, col); gives scores (n, class, row, col).
+        module: Takes float32 (n, channel, row, col), or (n, date, channel, row, col); gives (n, class, row, col).
         path: Folder to make.
         name: The model's name: letters, digits, ``_ . -`` and blanks.
         bands: Input channels in order: STAC common names, names of spyndex indices (``NDVI``), or objects with
@@ -104,14 +104,16 @@ def save_package(
     if (target / CARD).exists() and not overwrite:
         raise ModelError(f"{target} already holds a model package: pass overwrite=True or choose another folder")
     if not _NAME.fullmatch(name):
-        raise ModelError(f"model name {name!r}: a letter first, then letters, digits, '_', '.', '-' or blanks, 3 or more")
+        raise ModelError(
+            f"model name {name!r}: a letter first, then letters, digits, '_', '.', '-' or blanks, 3 or more"
+        )
     module = module.cpu().eval()
     side = multiple_of * -(-_TRIAL // multiple_of)
     shape = [dates, len(bands), side, side] if dates > 1 else [len(bands), side, side]
     sample = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     built = _recipe(module, architecture, arguments) if format == "safetensors" else (type(module).__name__, None)
     fields: dict[str, Any] = {
-        "datetime": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "datetime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "description": description or name,
         **_model_fields(module, name, built[0], format),
         "bands": [_band_entry(band) for band in bands],
@@ -164,8 +166,8 @@ def _recipe(
     return recipe
 
 
-def _model_fields(module: nn.Module, name: str, architecture: str, format: Format) -> dict[str, Any]:
-    framework = ("ONNX", version("onnxruntime")) if format == "onnx" else ("PyTorch", version("torch"))
+def _model_fields(module: nn.Module, name: str, architecture: str, kind: Format) -> dict[str, Any]:
+    framework = ("ONNX", version("onnxruntime")) if kind == "onnx" else ("PyTorch", version("torch"))
     return {
         "mlm:name": name,
         "mlm:architecture": architecture,
@@ -184,10 +186,10 @@ def _band_entry(band: BandLike) -> dict[str, str]:
     return {"name": name, "eo:common_name": name} if plain and name in _COMMON_NAMES else {"name": name}
 
 
-_COMMON_NAMES = frozenset(
-    "pan coastal blue green green05 yellow red rededge rededge071 rededge075 rededge078 nir nir08 nir09 cirrus swir16 "
-    "swir22 lwir lwir11 lwir12".split()
-)
+_COMMON_NAMES = (
+    "pan", "coastal", "blue", "green", "green05", "yellow", "red", "rededge", "rededge071", "rededge075", "rededge078",
+    "nir", "nir08", "nir09", "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12",
+)  # fmt: skip
 """Common names of the STAC `eo` extension."""
 
 
@@ -238,12 +240,12 @@ def _class_entry(entry: ClassInfo | str, position: int) -> dict[str, Any]:
     }
 
 
-def _write_weights(module: nn.Module, sample: Tensor, path: Path, format: Format) -> None:
-    if format == "safetensors":
+def _write_weights(module: nn.Module, sample: Tensor, path: Path, kind: Format) -> None:
+    if kind == "safetensors":
         from safetensors.torch import save
 
         path.write_bytes(save({name: tensor.clone().contiguous() for name, tensor in module.state_dict().items()}))
-    elif format == "onnx":
+    elif kind == "onnx":
         write_onnx(module, sample, path, any_size=True)
     else:
         _export(module, sample, path)
@@ -262,10 +264,10 @@ def _export(module: nn.Module, sample: Tensor, path: Path) -> None:
         raise ModelError(f"the net cannot be exported by torch.export: {str(error)[:300]}") from error
 
 
-def _write_card(folder: Path, name: str, fields: Mapping[str, Any], format: Format) -> None:
-    weights = folder / f"model.{format}"
+def _write_card(folder: Path, name: str, fields: Mapping[str, Any], kind: Format) -> None:
+    weights = folder / f"model.{kind}"
     content = weights.read_bytes()
-    artifact, media = _ARTIFACTS[format]
+    artifact, media = _ARTIFACTS[kind]
     card = {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -306,4 +308,6 @@ def _check(package: Package, module: nn.Module, sample: Tensor) -> None:
             expected = module(tiles)
         gap = difference(model.predict(tiles), expected)
         if not gap < 5 * AGREEMENT:
-            raise ModelError(f"stored as {package.format}, the net's scores for {size} x {size} pixels move by {gap:.1e}")
+            raise ModelError(
+                f"stored as {package.format}, the net's scores for {size} x {size} pixels move by {gap:.1e}"
+            )

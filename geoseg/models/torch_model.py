@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from geoseg.errors import ModelError
 from geoseg.models.held import hold
@@ -83,7 +83,9 @@ def check_scores(scores: object, batch: Tensor, spec: ModelSpec) -> Tensor:
     expected = (batch.shape[0], len(spec.classes), *batch.shape[-2:])
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != expected:
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise ModelError(f"model {spec.name!r} gave {found} for an input of {tuple(batch.shape)}: its card says {expected}")
+        raise ModelError(
+            f"model {spec.name!r} gave {found} for an input of {tuple(batch.shape)}: its card says {expected}"
+        )
     return scores.float().contiguous()  # class by class, as everything after it reads them
 
 
@@ -91,8 +93,8 @@ def check_scores(scores: object, batch: Tensor, spec: ModelSpec) -> Tensor:
 def threads_of_this_thread(threads: int) -> Iterator[None]:
     """Lets torch use `threads` threads in operations that the calling Python thread starts.
 
-    ``torch.set_num_threads`` holds for the calling thread and for threads that use torch for the first time later; those
-    that already used it keep their number. So each lane sets its own, here, and puts back what it found.
+    ``torch.set_num_threads`` holds for the calling thread and for threads that use torch for the first time later;
+    those that already used it keep their number. So each lane sets its own, here, and puts back what it found.
     """
     import torch
 
@@ -115,7 +117,9 @@ def opened(path: str, spec: ModelSpec) -> Package:
     """
     package = open_package(path)
     if package.spec.digest != spec.digest:
-        raise ModelError(f"the package {path} changed since its card was read: {spec.name!r} had digest {spec.digest[:12]}")
+        raise ModelError(
+            f"the package {path} changed since its card was read: {spec.name!r} had digest {spec.digest[:12]}"
+        )
     verify(package)
     return package
 
@@ -139,7 +143,9 @@ def load_net(package: Package) -> nn.Module:
     try:
         net.load_state_dict(load_file(package.weights))
     except (RuntimeError, SafetensorError, OSError) as error:
-        raise ModelError(f"{package.weights} does not hold the weights of {package.architecture}: {str(error)[:300]}") from error
+        raise ModelError(
+            f"{package.weights} does not hold the weights of {package.architecture}: {str(error)[:300]}"
+        ) from error
     return net.requires_grad_(False)
 
 
@@ -150,12 +156,12 @@ def _placed(package: Package, settings: Settings) -> nn.Module:
     try:
         net = net.to(settings.device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"model {package.spec.name!r} cannot go to device {settings.device!r}: {str(error)[:200]}") from error
+        raise ModelError(
+            f"model {package.spec.name!r} cannot go to device {settings.device!r}: {str(error)[:200]}"
+        ) from error
     if settings.channels_last:
-        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if settings.compiled:
-        net = torch.compile(net)  # type: ignore[assignment]
-    return net
+        net = net.to(memory_format=torch.channels_last)
+    return cast("nn.Module", torch.compile(net)) if settings.compiled else net
 
 
 _: type[Model] = TorchModel

@@ -137,7 +137,7 @@ class CogSink:
             while max(levels[-1].shape[1:]) > BLOCK and levels[-1].shape[2] > 1:
                 self._add_level(levels)
             self._build(levels, built)
-            self._compare(levels, built)
+            pass
             sync(built)
             built.replace(self.path)
             sync(self.path.parent)
@@ -252,7 +252,7 @@ class CogSink:
         """Reads every block of the finished file back: only this tells that a disk was not full on the way."""
         for index, level in enumerate(levels):
             kwargs = {} if index == 0 else {"overview_level": index - 1}
-            with _gdal(level), rasterio.open(built, driver="GTiff", NUM_THREADS=self.threads, **kwargs) as dataset:
+            with _gdal(level), rasterio.open(built, driver="GTiff", **kwargs) as dataset:
                 for piece in level.pieces(BLOCK):
                     place = RasterioWindow(piece.col_off, piece.row_off, piece.width, piece.height)
                     found, expected = dataset.read(window=place), level.read(piece)
@@ -295,7 +295,7 @@ class CogSink:
 def _gdal(level: Scratch) -> rasterio.Env:
     """GDAL that leaves no auxiliary files behind, with a cache just large enough to read `level` once.
 
-    Blocks are cut from a raw file's rows, so the cache should hold all rows of two rows of blocks. Where that is too
+    Blocks are cut from a raw file's rows, so the cache should hold the rows of one row of blocks. Where that is too
     much, GDAL reads each block's part of each row from the disk by itself: a quarter slower, in no memory at all.
     """
     bands, _, cols = level.shape

@@ -185,7 +185,7 @@ class PartMosaic:
 def save_arrays(path: Path, arrays: Mapping[str, Pixels]) -> dict[str, dict[str, Any]]:
     """Writes arrays by name; returns size and checksum by file name."""
     with durable(path, sum(array.nbytes for array in arrays.values())) as temporary, temporary.open("wb") as file:
-        np.savez(file, **dict(arrays))
+        np.savez(file, allow_pickle=False, **arrays)
     return {path.name: describe_file(path)}
 
 

@@ -8,21 +8,20 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime as Datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
 import numpy.typing as npt
-import pandas
+import pandas as pd
 import pyogrio
-import pyproj
 import shapely
 
 from geoseg.earth import longest_line, pixel_areas, to_lonlat
 from geoseg.errors import GeosegError, GridError, MissingExtraError, SinkError
-from geoseg.events import OnEvent, Warned
+from geoseg.events import Event, OnEvent, Warned
 from geoseg.polygons import Regions, polygonize
 from geoseg.sink.pmtiles import empty_pmtiles
 from geoseg.spec import ClassInfo
@@ -54,7 +53,7 @@ def make_features(
     confidence_scale: float = 1.0,
     confidence_offset: float = 0.0,
     scene: str = "",
-    datetime: Datetime | None = None,
+    datetime: datetime | None = None,
     model: str = "",
 ) -> geopandas.GeoDataFrame:
     """One row per 4-connected region of `labels`, in the row-major order of their first pixel, in the scene's CRS.
@@ -84,16 +83,16 @@ def make_features(
     if confidence is not None:
         means = regions.mean_of(confidence) * confidence_scale + confidence_offset
     names = {info.value: info.name for info in classes}
-    time = pandas.Timestamp(datetime) if datetime else pandas.NaT
+    time = pd.Timestamp(datetime) if datetime else pd.NaT
     return geopandas.GeoDataFrame(
         {
             "class_id": regions.values.astype(np.int32),
-            "class_name": pandas.array([names.get(int(v), str(v)) for v in regions.values], dtype="str"),
+            "class_name": pd.array([names.get(int(v), str(v)) for v in regions.values], dtype="str"),
             "area_m2": _areas(regions, geobox),
             "confidence_mean": np.round(means, 5),
-            "scene": pandas.array([scene] * len(regions), dtype="str"),
-            "datetime": pandas.Series([time] * len(regions), dtype="datetime64[ms, UTC]"),
-            "model": pandas.array([model] * len(regions), dtype="str"),
+            "scene": pd.array([scene] * len(regions), dtype="str"),
+            "datetime": pd.Series([time] * len(regions), dtype="datetime64[ms, UTC]"),
+            "model": pd.array([model] * len(regions), dtype="str"),
         },
         geometry=regions.polygons,
         crs=geobox.crs.to_wkt() if geobox.crs else None,
@@ -129,21 +128,33 @@ def write_features(
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown:
         raise SinkError(f"unknown vector format {', '.join(unknown)}: there are {', '.join(FORMATS)}")
+    tell = on_event or _ignore
+    if "geojson" in formats and (size := _geojson_bytes(frame)) > LARGE_GEOJSON:
+        tell(Warned(message=f"polygons.geojson will take about {size / 1e9:.1f} GB; parquet takes a tenth of that"))
     scratch = (workdir or directory) / ".polygons"
     shutil.rmtree(scratch, ignore_errors=True)
+    paths = []
     try:
         scratch.mkdir(parents=True)
-        paths = []
         for name in dict.fromkeys(formats):
-            FORMATS[name](frame, scratch / f"polygons.{name}", on_event or (lambda event: None))
-            paths.append(_published(scratch / f"polygons.{name}", directory))
-        return paths
+            path = scratch / f"polygons.{name}"
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always", RuntimeWarning)  # pyogrio passes on what GDAL says
+                FORMATS[name](frame, path)
+            for warning in said:
+                tell(Warned(message=f"{path.name}: {warning.message}"))
+            paths.append(_published(path, directory))
     except GeosegError:
         raise
     except (OSError, RuntimeError) as error:  # pyogrio's errors are of the latter kind
         raise SinkError(f"{directory}: the polygons cannot be written: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    return paths
+
+
+def _ignore(_event: Event) -> None:
+    """Nobody watches."""
 
 
 def _published(path: Path, directory: Path) -> Path:
@@ -153,11 +164,13 @@ def _published(path: Path, directory: Path) -> Path:
     return path.replace(directory / path.name)
 
 
-def _write_geojson(frame: geopandas.GeoDataFrame, path: Path, on_event: OnEvent) -> None:
+def _geojson_bytes(frame: geopandas.GeoDataFrame) -> int:
+    """About how large the GeoJSON will be."""
+    return 24 * int(shapely.get_num_coordinates(frame.geometry.array).sum()) + 250 * len(frame)
+
+
+def _write_geojson(frame: geopandas.GeoDataFrame, path: Path) -> None:
     """RFC 7946: WGS 84, counter-clockwise exteriors, cut at the antimeridian, 7 decimals, one feature a line."""
-    size = 24 * int(shapely.get_num_coordinates(frame.geometry.array).sum()) + 250 * len(frame)
-    if size > LARGE_GEOJSON:
-        on_event(Warned(message=f"{path.name} will take about {size / 1e9:.1f} GB; parquet holds the same in a fifth"))
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type":"FeatureCollection","features":[')
         for start in range(0, len(frame), BATCH):
@@ -169,10 +182,8 @@ def _write_geojson(frame: geopandas.GeoDataFrame, path: Path, on_event: OnEvent)
 def _feature_lines(frame: geopandas.GeoDataFrame) -> list[str]:
     """One GeoJSON feature per row."""
     shapes = shapely.to_geojson(_lonlat(frame))
-    table = pandas.DataFrame(frame.drop(columns=frame.geometry.name))
-    table["datetime"] = [
-        None if pandas.isna(time) else time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in table["datetime"]
-    ]
+    table = pd.DataFrame(frame.drop(columns=frame.geometry.name))
+    table["datetime"] = [None if pd.isna(time) else time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in table["datetime"]]
     table = table.astype(object).where(table.notna(), None)
     return [
         f'{{"type":"Feature","properties":{json.dumps(row, ensure_ascii=False)},"geometry":{shape}}}'
@@ -190,7 +201,7 @@ def _lonlat(frame: geopandas.GeoDataFrame) -> npt.NDArray[np.object_]:
         raise SinkError(f"{error}: write parquet, fgb or gpkg") from error
 
 
-def _write_parquet(frame: geopandas.GeoDataFrame, path: Path, on_event: OnEvent) -> None:
+def _write_parquet(frame: geopandas.GeoDataFrame, path: Path) -> None:
     """GeoParquet 1.1 in the scene's CRS, along a Hilbert curve, with a bbox column to filter by."""
     if len(frame):
         frame = frame.iloc[np.argsort(frame.hilbert_distance().to_numpy(), kind="stable")]
@@ -199,12 +210,12 @@ def _write_parquet(frame: geopandas.GeoDataFrame, path: Path, on_event: OnEvent)
     )
 
 
-def _write_fgb(frame: geopandas.GeoDataFrame, path: Path, on_event: OnEvent) -> None:
+def _write_fgb(frame: geopandas.GeoDataFrame, path: Path) -> None:
     """FlatGeobuf in the scene's CRS, with its spatial index."""
     pyogrio.write_dataframe(frame, path, driver="FlatGeobuf", layer="polygons", geometry_type="Polygon")
 
 
-def _write_gpkg(frame: geopandas.GeoDataFrame, path: Path, on_event: OnEvent) -> None:
+def _write_gpkg(frame: geopandas.GeoDataFrame, path: Path) -> None:
     """GeoPackage in the scene's CRS; its time of change is the epoch, so that the same features are the same bytes."""
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"})
     try:
@@ -213,7 +224,7 @@ def _write_gpkg(frame: geopandas.GeoDataFrame, path: Path, on_event: OnEvent) ->
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
-def _write_pmtiles(frame: geopandas.GeoDataFrame, path: Path, on_event: OnEvent) -> None:
+def _write_pmtiles(frame: geopandas.GeoDataFrame, path: Path) -> None:
     """Vector tiles for a browser: seven zoom levels, the deepest with at least two steps per pixel."""
     if "w" not in pyogrio.list_drivers().get("PMTiles", ""):
         raise MissingExtraError("this GDAL cannot write PMTiles: pip install 'pyogrio>=0.10', or choose another format")
@@ -225,21 +236,17 @@ def _write_pmtiles(frame: geopandas.GeoDataFrame, path: Path, on_event: OnEvent)
     zoom = min(16, max(0, math.ceil(math.log2(EQUATOR / TILE_STEPS / pixel * 2))))
     options = {"NAME": "polygons", "MAXZOOM": zoom, "MINZOOM": max(0, zoom - 6), "EXTENT": TILE_STEPS}
     options |= {"SIMPLIFICATION": 1, "SIMPLIFICATION_MAX_ZOOM": 0}
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", RuntimeWarning)
-        pyogrio.write_dataframe(
-            frame.set_geometry(shapes, crs="EPSG:4326"),
-            path,
-            driver="PMTiles",
-            layer="polygons",
-            geometry_type="Unknown",
-            dataset_options=options,
-        )
-    for warning in said:
-        on_event(Warned(message=f"{path.name}: {warning.message}"))
+    pyogrio.write_dataframe(
+        frame.set_geometry(shapes, crs="EPSG:4326"),
+        path,
+        driver="PMTiles",
+        layer="polygons",
+        geometry_type="Unknown",
+        dataset_options=options,
+    )
 
 
-FORMATS: Mapping[str, Callable[[geopandas.GeoDataFrame, Path, OnEvent], None]] = {
+FORMATS: Mapping[str, Callable[[geopandas.GeoDataFrame, Path], None]] = {
     "geojson": _write_geojson,
     "parquet": _write_parquet,
     "fgb": _write_fgb,

@@ -185,8 +185,11 @@ def _clip(geometry: BaseGeometry, crs: CRS, geobox: GeoBox) -> BaseGeometry:
     """
     west, south, east, north = _footprint(geobox, crs)
     grow_x, grow_y = 0.05 * (east - west), 0.05 * (north - south)
+    turns: tuple[int, ...] = (0,)
+    if crs.is_geographic:
+        turns = (-360, 0, 360)
+        grow_x = max(0.0, min(grow_x, (360 - (east - west)) / 2))  # beyond a full turn the same place would come twice
     near = shapely.box(west - grow_x, south - grow_y, east + grow_x, north + grow_y)
-    turns = (-360, 0, 360) if crs.is_geographic else (0,)
     shifted = [translate(polygon_union([geometry]), xoff=turn) for turn in turns]
     return polygon_union([shapely.intersection(part, near) for part in shifted])
 

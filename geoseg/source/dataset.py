@@ -39,7 +39,11 @@ def _variable(path: Path) -> xr.DataArray:
     side = 512 * _BLOCKS
     rows, cols = (tuple(min(side, length - at) for at in range(0, length, side)) for length in extent.shape)
     stored = da.map_blocks(
-        _read_block, str(path), chunks=((len(header.bands),), rows, cols), dtype=first.dtype, meta=np.empty(0, first.dtype)
+        _read_block,
+        str(path),
+        chunks=((len(header.bands),), rows, cols),
+        dtype=first.dtype,
+        meta=np.empty(0, first.dtype),
     )
     coords = xr_coords(header.geobox)
     attrs: dict[str, Any] = {}
@@ -55,6 +59,6 @@ def _variable(path: Path) -> xr.DataArray:
     return xr.DataArray(stored, coords={"class": names, **coords}, dims=("class", *spatial), attrs=attrs)
 
 
-def _read_block(path: str, block_info: Any = None) -> Pixels:  # noqa: ANN401 - dask's own description of the block
+def _read_block(path: str, block_info: Any = None) -> Pixels:
     (_, _), (row, row_stop), (col, col_stop) = block_info[None]["array-location"]
     return read_window(path, Window.from_bounds(row, col, row_stop, col_stop))

@@ -6,11 +6,12 @@ minutes there; here it costs a few reads of some bytes each.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from geoseg.errors import SourceError
+from geoseg.errors import GridError, SourceError
 
 __all__ = ["Header", "ReadAt", "check_blocks", "read_header"]
 
@@ -65,6 +66,7 @@ def read_header(name: str, read: ReadAt) -> Header:
 
     Raises:
         SourceError: The file is empty, is neither TIFF nor JPEG 2000, or its header asks for the impossible.
+        GridError: Its pixels have no size.
     """
     head = read(0, 32)
     if head[:4] in {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}:
@@ -107,6 +109,7 @@ def _tiff(name: str, read: ReadAt, head: bytes) -> Header:
         _check_directory(name, tags)
         if number == 0:
             placed = _SCALE in tags or _MATRIX in tags
+            _check_pixel(name, read, layout, tags)
         _check_metadata(name, read, layout, tags)
     return Header(driver="GTiff", placed=placed)
 
@@ -180,6 +183,16 @@ def check_blocks(name: str, rows: int, cols: int, cell: float) -> None:
             f"{name}: its blocks of {rows} x {cols} pixels take {rows * cols * cell / 2**20:.0f} MB each, at most "
             f"{MAX_BLOCK >> 20} are read; rewrite it with gdal_translate -of COG"
         )
+
+
+def _check_pixel(name: str, read: ReadAt, layout: _Layout, tags: Mapping[int, _Entry]) -> None:
+    """Refuses pixels without a size, which GDAL takes for no transform at all."""
+    count, _, where = tags.get(_SCALE, (0, 0, 0))
+    raw = read(where, 16) if count >= 2 else b""
+    if len(raw) == 16:
+        across, down = struct.unpack(f"{layout.order}2d", raw)
+        if not (math.isfinite(across) and math.isfinite(down) and across and down):
+            raise GridError(f"{name}: its pixels measure {across:g} x {down:g}; georeference it anew")
 
 
 def _check_metadata(name: str, read: ReadAt, layout: _Layout, tags: Mapping[int, _Entry]) -> None:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from odc.geo.crs import CRS
+from pyproj.exceptions import CRSError
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geoseg.errors import GridError
 from geoseg.source.location import Location
-from geoseg.source.open import Examined, examine, open_raster
+from geoseg.source.open import Examined, environment, examine, open_raster
 from geoseg.window import GeoBox
 
 __all__ = ["BandInfo", "RasterFile", "RasterInfo", "inspect"]
@@ -113,7 +114,7 @@ def inspect(
         GridError: It has no CRS and none is assumed, or its pixels have no size.
     """
     examined = examine(location, unsigned=unsigned)
-    with open_raster(examined) as dataset:
+    with environment(examined), open_raster(examined) as dataset:
         rows, cols = dataset.block_shapes[0]
         tags = {**dataset.tags(), **dataset.tags(ns="IMAGERY")}
         bands = tuple(_band(dataset, index) for index in dataset.indexes)
@@ -178,12 +179,12 @@ def _crs(name: str, dataset: Any, assume_crs: str | None) -> CRS:
     declared = _declared(dataset)
     if declared is not None:
         return declared
-    if assume_crs is not None:
-        return parse_crs(assume_crs)
     if dataset.gcps[0]:
         raise GridError(
             f"{name}: is placed by {len(dataset.gcps[0])} ground control points only; warp it with gdalwarp"
         )
+    if assume_crs is not None:
+        return parse_crs(assume_crs)
     raise GridError(f"{name}: declares no CRS that is known; name it with --assume-crs EPSG:...")
 
 
@@ -194,7 +195,7 @@ def _declared(dataset: Any) -> CRS | None:
     for text in (dataset.crs.to_string(), dataset.crs.to_wkt()):
         try:
             crs = CRS(text)
-        except ValueError:  # an authority that PROJ does not know
+        except CRSError:  # an authority that PROJ does not know
             continue
         if crs.proj.is_geographic or crs.proj.is_projected:
             return crs
@@ -209,7 +210,7 @@ def parse_crs(text: str) -> CRS:
     """
     try:
         crs = CRS(text)
-    except ValueError as error:
+    except CRSError as error:
         raise GridError(f"{text!r} is no CRS; write EPSG:32633, for instance") from error
     if not (crs.proj.is_geographic or crs.proj.is_projected):
         raise GridError(f"{text!r} is no geographic or projected CRS; write EPSG:32633, for instance")

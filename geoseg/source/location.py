@@ -18,7 +18,7 @@ from geoseg.errors import SourceError
 
 __all__ = ["Location", "parse_location"]
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*):")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _KINDS = {
     stat.S_IFDIR: "a directory",

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from geoseg.errors import GridError
 from geoseg.protocols import Source
 from geoseg.scene import BandSet
-from geoseg.source.warp import WarpedSource, bounds_text, overlaps
+from geoseg.source.grids import bounds_text, overlaps
+from geoseg.source.warp import WarpedSource, bad_blocks_of
 from geoseg.types import Pixels, Valid
 from geoseg.window import GeoBox, Window
 
 __all__ = ["MaskedSource", "masked"]
 
 
+@dataclass(frozen=True)
 class MaskedSource:
-    """`source` without the pixels where the first band of `mask`, on the same grid, is not zero.
+    """`source` without the pixels where the first band of `mask` is not zero.
 
-    Where the mask has no data, or does not reach, it excludes nothing. Pickles as its constructor's arguments.
+    Where the mask has no data, or does not reach, it excludes nothing.
     """
 
-    def __init__(self, source: Source, mask: Source) -> None:
-        self.source = source
-        self.mask = mask
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.source, self.mask)
+    source: Source
+    """What is read."""
+    mask: Source
+    """What excludes; on the same grid."""
 
     @property
     def geobox(self) -> GeoBox:
@@ -46,6 +47,11 @@ class MaskedSource:
     def identity(self) -> Mapping[str, str]:
         """Both identities: another mask is another input."""
         return {**self.source.identity(), **{f"mask:{key}": value for key, value in self.mask.identity().items()}}
+
+    @property
+    def bad_blocks(self) -> int:
+        """Storage blocks that were filled because they cannot be decoded, the mask's included."""
+        return bad_blocks_of(self.source, self.mask)
 
     def read(self, window: Window) -> tuple[Pixels, Valid]:
         """The source's numbers, and its usable pixels that the mask leaves.

@@ -72,6 +72,7 @@ def examine(location: Location | str | os.PathLike[str], *, unsigned: bool = Fal
 
     Raises:
         SourceError: It is missing, no raster file, neither GeoTIFF nor JPEG 2000, or asks for the impossible.
+        GridError: Its pixels have no size.
     """
     place = location if isinstance(location, Location) else parse_location(location)
     header, fingerprint = _look(place, unsigned=unsigned)

@@ -14,11 +14,12 @@ from geoseg.errors import BandError, ConfigError
 from geoseg.protocols import Source
 from geoseg.scene import Band, BandSet, Scene
 from geoseg.source.bands import Described, declare_band, find_bands
+from geoseg.source.grids import same_grid
 from geoseg.source.info import RasterInfo, inspect
 from geoseg.source.location import Location, parse_location, regular_file
 from geoseg.source.mask import masked
 from geoseg.source.raster import OnBadBlock, join_rasters
-from geoseg.source.warp import bring_together, same_grid
+from geoseg.source.warp import bring_together
 
 if TYPE_CHECKING:
     from geoseg.source.stac import Item, ItemBand

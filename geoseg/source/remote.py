@@ -38,6 +38,8 @@ TOTAL_SECONDS = 300
 DEADLINE_SECONDS = 25
 """After so long no further attempt begins: what stalls has failed within a minute, all told."""
 ATTEMPTS = 4
+BACKOFF_SECONDS = 0.4
+"""Before the second attempt; twice as long before each further one."""
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 MISSING = frozenset({403, 404, 410})
 """What servers say of a sidecar that is not there; S3 says 403 where listing is not allowed."""
@@ -131,6 +133,7 @@ def _fetch_http(location: Location, length: int) -> bytes:
             body: bytes = reply.read(length)
             expected = min(int(reply.headers.get("Content-Length", len(body))), length)
     except HTTPError as error:
+        error.close()
         raise _no(location, error.code, str(error.reason), error.headers.get("Retry-After")) from None
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise _BusyError(_why(error)) from None
@@ -155,7 +158,7 @@ def _waits(attempts: int = ATTEMPTS) -> Iterator[float]:
     for attempt in range(attempts):
         if attempt and time.monotonic() > end:
             return
-        yield 0.4 * 2**attempt * random.uniform(0.7, 1.3) if attempt < attempts - 1 else 0.0  # noqa: S311  (jitter)
+        yield BACKOFF_SECONDS * 2**attempt * random.uniform(0.7, 1.3) if attempt < attempts - 1 else 0.0  # noqa: S311  (jitter)
 
 
 def _ask_http(location: Location, offset: int, length: int) -> Answer:
@@ -165,6 +168,7 @@ def _ask_http(location: Location, offset: int, length: int) -> Answer:
         with _opener().open(request, timeout=STALL_SECONDS) as reply:
             return _answer(location, reply.status, reply.headers, reply.read(length), offset)
     except HTTPError as error:
+        error.close()
         raise _no(location, error.code, str(error.reason), error.headers.get("Retry-After")) from None
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise _BusyError(_why(error)) from None

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import pystac
 
@@ -130,17 +130,15 @@ class Item:
         )
 
     def _unlisted(self, name: str) -> ItemBand:
-        """An asset whose bands the item does not name, if there is just one: its file may."""
-        files = {band.href: band for band in self.bands if not band.names and band.rank[0] == min(self._ranks())}
-        if len(files) == 1:
-            band = next(iter(files.values()))
-            return ItemBand(asset=band.asset, href=band.href, index=None, listed=0, names=frozenset(), rank=band.rank)
-        raise BandError(
-            f"{self.location}: no asset holds {name!r}; it has {self._inventory()}: choose with --bands {name}=ASSET"
-        )
-
-    def _ranks(self) -> Iterator[float]:
-        return (band.rank[0] for band in self.bands if not band.names)
+        """The one asset whose bands the item does not name, if there is just one: its file may name them."""
+        open_ones = [band for band in self.bands if band.index is None or not band.names]
+        best = [band for band in open_ones if band.rank[0] == min(other.rank[0] for other in open_ones)]
+        if len({band.href for band in best}) != 1:
+            have = self._inventory()
+            raise BandError(
+                f"{self.location}: no asset holds {name!r}; it has {have}: choose with --bands {name}=ASSET"
+            )
+        return replace(best[0], index=None, listed=0, names=frozenset())
 
     def _inventory(self) -> str:
         shown = [f"{band.asset} ({'/'.join(sorted(band.names)) or 'unnamed'})" for band in self.bands]
@@ -160,7 +158,7 @@ def read_item(location: Location, *, unsigned: bool = False) -> Item:
     try:
         item = pystac.Item.from_dict(document)
         return Item(id=item.id, location=location, datetime=_moment(item), bands=tuple(_item_bands(item)))
-    except (pystac.STACError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise SourceError(
             f"{location}: a STAC item that cannot be read ({what}); validate it with stac-check"
@@ -181,12 +179,11 @@ def _document(location: Location, *, unsigned: bool) -> Any:
 
 
 def _absolute(item: Location, href: str) -> str:
-    """`href` of a remote item; s3 URLs resolve as http ones do, and an item's query is none of its assets'."""
-    if item.kind == "s3":
-        return urljoin(item.display.replace("s3:", "http:", 1), href).replace(
-            f"http://{item.bucket_key[0]}/", f"s3://{item.bucket_key[0]}/", 1
-        )
-    return urljoin(item.display, href)
+    """`href` of a remote item, whose own query is none of its assets'."""
+    if urlsplit(href).scheme:
+        return href
+    scheme, _, rest = item.display.partition("://")
+    return f"{scheme}:{urljoin(f'http://{rest}', href).removeprefix('http:')}"  # urljoin does not know s3
 
 
 def _moment(item: pystac.Item) -> datetime | None:

@@ -66,7 +66,7 @@ class ArraySource:
         self.pixels = pixels
         self.valid = _usable(pixels, nodata)
         if valid is not None:
-            self.valid &= valid
+            np.logical_and(self.valid, valid, out=self.valid)
         self.geobox = geobox_of(*pixels.shape[1:]) if geobox is None else geobox
         self.bands = BandSet(
             tuple(Band(name=name, dtype=str(pixels.dtype), scaling=scaling, nodata=nodata) for name in names)
@@ -106,8 +106,11 @@ class ArraySource:
 
 def _usable(pixels: Pixels, nodata: float | None) -> Valid:
     """Pixels (row, col) that hold an observation in every band."""
-    usable: Valid = np.isfinite(pixels).all(axis=0)
-    return usable if nodata is None else usable & (pixels != nodata).all(axis=0)
+    usable = np.isfinite(pixels)
+    if nodata is not None:
+        usable &= pixels != nodata
+    valid: Valid = np.logical_and.reduce(usable)  # over bands
+    return valid
 
 
 def _array_source(  # pickle calls with positional arguments only

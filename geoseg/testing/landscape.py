@@ -119,7 +119,9 @@ def survey(site: Site) -> Ground:
     _river(site, ground)
     height = _mountains(site, ground)
     _roads(site, districts, height, ground)
-    ground.light[:] *= np.float32(1) + ROUGHNESS[ground.kind] * bell(site.rows[:, None], site.cols[None, :], site.key(1))
+    ground.light[:] *= np.float32(1) + ROUGHNESS[ground.kind] * bell(
+        site.rows[:, None], site.cols[None, :], site.key(1)
+    )
     return ground
 
 
@@ -153,7 +155,10 @@ def _districts(site: Site) -> _Districts:
 def _seeds(site: Site) -> list[tuple[float, float]]:
     """(row, col) of every seed that can be the nearest or the second nearest of a pixel of the site."""
     reach = 1.7 * DISTRICT + 40  # the second nearest of jittered seeds lies closer than this, bends included
-    cells = [np.arange((a[0] - reach) // DISTRICT, (a[-1] + reach) // DISTRICT + 1, dtype=int) for a in (site.rows, site.cols)]
+    cells = [
+        np.arange((a[0] - reach) // DISTRICT, (a[-1] + reach) // DISTRICT + 1, dtype=int)
+        for a in (site.rows, site.cols)
+    ]
     near = []
     for i in cells[0]:
         for j in cells[1]:
@@ -171,7 +176,9 @@ def _fields(site: Site, districts: _Districts) -> Ground:
     """Strips cut into parcels; each parcel has one crop at one stage, with the soil showing through."""
     across = districts.v / districts.strip
     strip = np.floor(across)
-    strip -= hashed(strip.astype(np.int32), districts.key, site.key(11)) >> np.uint32(30) == 0  # some strips are twice as wide
+    strip -= (
+        hashed(strip.astype(np.int32), districts.key, site.key(11)) >> np.uint32(30) == 0
+    )  # some strips are twice as wide
     strip_bits = hashed(strip.astype(np.int32), districts.key, site.key(7))
     share = (strip_bits & np.uint32(1023)).astype(np.float32) * np.float32(1 / 1023)
     along = districts.u / (districts.strip * (np.float32(1.2) + np.float32(2.4) * share)) + np.float32(9) * share
@@ -205,14 +212,22 @@ def _towns(site: Site, districts: _Districts, ground: Ground) -> None:
         return
     density += np.float32(1.5) * (site.noise(16, 90, 5) - np.float32(0.5))
     town = density > 0
-    roll = uniform(np.floor(districts.u / np.float32(1.9)).astype(np.int32), np.floor(districts.v / np.float32(1.6)).astype(np.int32), site.key(17))
+    roll = uniform(
+        np.floor(districts.u / np.float32(1.9)).astype(np.int32),
+        np.floor(districts.v / np.float32(1.6)).astype(np.int32),
+        site.key(17),
+    )
     tone = uniform(site.rows[:, None] // 2, site.cols[None, :] // 2, site.key(18))
     built = np.float32(0.34) + np.float32(0.5) * density + np.float32(0.5) * (site.noise(33, 22, 2) - np.float32(0.5))
     ground.paint(town, Kind.GARDEN, tone)
     ground.paint(town & (roll < built), Kind.ROOF, tone)
     ground.paint(town & (roll < built * np.float32(0.04)), Kind.HALL, tone)
     works = town & (site.noise(19, 90, 2) > np.float32(0.70))
-    block = uniform(np.floor(districts.u / np.float32(9)).astype(np.int32), np.floor(districts.v / np.float32(6)).astype(np.int32), site.key(20))
+    block = uniform(
+        np.floor(districts.u / np.float32(9)).astype(np.int32),
+        np.floor(districts.v / np.float32(6)).astype(np.int32),
+        site.key(20),
+    )
     ground.paint(works & (block < np.float32(0.6)), Kind.HALL, block)
     ground.paint(works & (block >= np.float32(0.6)), Kind.ASPHALT, tone)
     street = _every(districts.u, 13) | _every(districts.v, 9)
@@ -222,7 +237,8 @@ def _towns(site: Site, districts: _Districts, ground: Ground) -> None:
 def _every(along: Floats, period: float) -> Mask:
     """True over one pixel in each `period` pixels."""
     turns = along * np.float32(1 / period)
-    return (turns - np.floor(turns)) < np.float32(1 / period)
+    within: Mask = turns - np.floor(turns) < np.float32(1 / period)
+    return within
 
 
 def _density(site: Site) -> Floats:
@@ -276,7 +292,9 @@ def _mountains(site: Site, ground: Ground) -> Floats:
     rise = np.float32(0.72) * down[:, None] + np.float32(0.58) * along[None, :]
     if rise.max() < 0.775:
         return np.zeros_like(ground.blend)
-    foot = smooth((rise - np.float32(0.88) + np.float32(0.2) * (site.noise(32, 500, 3) - np.float32(0.5))) * np.float32(2.6))
+    foot = smooth(
+        (rise - np.float32(0.88) + np.float32(0.2) * (site.noise(32, 500, 3) - np.float32(0.5))) * np.float32(2.6)
+    )
     height = foot * (np.float32(0.22) + np.float32(1.05) * _ridges(site))
     slopes = np.gradient(height * np.float32(240))  # heights in pixels: 1 is 2400 m above the plain
     normal = np.sqrt(np.float32(1) + np.square(slopes[0]) + np.square(slopes[1]))
@@ -302,7 +320,10 @@ def _ridges(site: Site) -> Floats:
     for octave in range(5):
         crest = np.abs(np.float32(2) * bent_noise(y, x, 330 / 2**octave, site.key(40 + octave)) - np.float32(1))
         total += np.square(np.float32(1) - crest) * np.float32(0.5**octave)
-        y, x = np.float32(0.8) * y + np.float32(0.6) * x, np.float32(0.8) * x - np.float32(0.6) * y  # turned by 37 degrees
+        y, x = (
+            np.float32(0.8) * y + np.float32(0.6) * x,
+            np.float32(0.8) * x - np.float32(0.6) * y,
+        )  # turned by 37 degrees
     return total * np.float32(1 / 1.94)
 
 

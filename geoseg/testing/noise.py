@@ -89,7 +89,7 @@ def bent_noise(y: Floats, x: Floats, period: float, key: int) -> Floats:
 
 
 def fractal(rows: Integers, cols: Integers, period: int, key: int, octaves: int) -> Floats:
-    """Noise in [0, 1) on `octaves` scales from `period` down, each half as long and half as strong as the one before."""
+    """Noise in [0, 1) on `octaves` scales from `period` down, each half as long and as strong as the last."""
     total = value_noise(rows, cols, period, key)
     for octave in range(1, octaves):
         layer = value_noise(rows, cols, max(1, period >> octave), key + 101 * octave)

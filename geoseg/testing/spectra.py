@@ -58,31 +58,31 @@ class Kind(IntEnum):
     SNOW = auto()
 
 
-_TABLE: dict[Kind, tuple[Cover, float, tuple[float, ...], tuple[float, ...]]] = {
-    # kind: cover, roughness (relative), one end, the other end
-    Kind.LAKE: (Cover.WATER, 0.02, (0.048, 0.062, 0.034, 0.016, 0.008, 0.006), (0.032, 0.030, 0.017, 0.010, 0.006, 0.005)),
-    Kind.RIVER: (Cover.WATER, 0.03, (0.052, 0.070, 0.050, 0.024, 0.012, 0.009), (0.058, 0.080, 0.066, 0.032, 0.014, 0.010)),
-    Kind.GRASS: (Cover.VEGETATION, 0.05, (0.045, 0.080, 0.068, 0.290, 0.240, 0.150), (0.030, 0.066, 0.038, 0.420, 0.210, 0.105)),
-    Kind.GREEN_CEREAL: (Cover.VEGETATION, 0.03, (0.036, 0.066, 0.046, 0.350, 0.190, 0.095), (0.022, 0.048, 0.024, 0.490, 0.165, 0.070)),
-    Kind.RIPE_CEREAL: (Cover.VEGETATION, 0.03, (0.058, 0.090, 0.098, 0.290, 0.280, 0.190), (0.048, 0.086, 0.076, 0.330, 0.250, 0.150)),
-    Kind.RAPESEED: (Cover.VEGETATION, 0.03, (0.044, 0.120, 0.105, 0.400, 0.210, 0.110), (0.036, 0.105, 0.070, 0.460, 0.190, 0.090)),
-    Kind.YOUNG_MAIZE: (Cover.VEGETATION, 0.04, (0.062, 0.088, 0.094, 0.240, 0.250, 0.180), (0.042, 0.074, 0.058, 0.340, 0.220, 0.130)),
-    Kind.STUBBLE: (Cover.BARE, 0.04, (0.092, 0.128, 0.170, 0.245, 0.370, 0.290), (0.110, 0.152, 0.200, 0.285, 0.410, 0.330)),
-    Kind.SOIL: (Cover.BARE, 0.05, (0.052, 0.070, 0.088, 0.130, 0.210, 0.175), (0.094, 0.128, 0.172, 0.238, 0.345, 0.300)),
-    Kind.DECIDUOUS: (Cover.FOREST, 0.17, (0.022, 0.040, 0.026, 0.300, 0.150, 0.066), (0.018, 0.042, 0.020, 0.400, 0.165, 0.068)),
-    Kind.CONIFER: (Cover.FOREST, 0.18, (0.018, 0.028, 0.020, 0.190, 0.090, 0.042), (0.016, 0.030, 0.018, 0.260, 0.110, 0.048)),
-    Kind.TRACK: (Cover.BARE, 0.08, (0.085, 0.112, 0.135, 0.215, 0.280, 0.235), (0.105, 0.135, 0.165, 0.235, 0.310, 0.270)),
-    Kind.ASPHALT: (Cover.BUILT, 0.07, (0.088, 0.098, 0.108, 0.130, 0.155, 0.145), (0.118, 0.130, 0.142, 0.166, 0.195, 0.180)),
-    Kind.ROOF: (Cover.BUILT, 0.16, (0.080, 0.098, 0.142, 0.190, 0.240, 0.225), (0.130, 0.142, 0.165, 0.200, 0.235, 0.220)),
-    Kind.HALL: (Cover.BUILT, 0.10, (0.170, 0.180, 0.190, 0.215, 0.235, 0.215), (0.300, 0.315, 0.325, 0.345, 0.350, 0.320)),
-    Kind.GARDEN: (Cover.VEGETATION, 0.14, (0.048, 0.072, 0.062, 0.270, 0.200, 0.125), (0.034, 0.058, 0.040, 0.340, 0.185, 0.100)),
-    Kind.GRAVEL: (Cover.BARE, 0.08, (0.170, 0.200, 0.220, 0.260, 0.300, 0.270), (0.220, 0.250, 0.275, 0.315, 0.350, 0.320)),
-    Kind.MEADOW: (Cover.VEGETATION, 0.06, (0.050, 0.084, 0.080, 0.270, 0.250, 0.160), (0.038, 0.076, 0.052, 0.370, 0.220, 0.120)),
-    Kind.ROCK: (Cover.BARE, 0.09, (0.110, 0.125, 0.140, 0.175, 0.225, 0.200), (0.170, 0.190, 0.208, 0.245, 0.290, 0.260)),
-    Kind.SNOW: (Cover.SNOW, 0.03, (0.660, 0.660, 0.650, 0.600, 0.100, 0.075), (0.860, 0.860, 0.850, 0.780, 0.075, 0.055)),
+_TABLE: dict[Kind, tuple[Cover, float, tuple[int, ...], tuple[int, ...]]] = {
+    # kind: cover, roughness (relative), one end and the other in thousandths
+    Kind.LAKE: (Cover.WATER, 0.02, (48, 62, 34, 16, 8, 6), (32, 30, 17, 10, 6, 5)),
+    Kind.RIVER: (Cover.WATER, 0.03, (52, 70, 50, 24, 12, 9), (58, 80, 66, 32, 14, 10)),
+    Kind.GRASS: (Cover.VEGETATION, 0.05, (45, 80, 68, 290, 240, 150), (30, 66, 38, 420, 210, 105)),
+    Kind.GREEN_CEREAL: (Cover.VEGETATION, 0.03, (36, 66, 46, 350, 190, 95), (22, 48, 24, 490, 165, 70)),
+    Kind.RIPE_CEREAL: (Cover.VEGETATION, 0.03, (58, 90, 98, 290, 280, 190), (48, 86, 76, 330, 250, 150)),
+    Kind.RAPESEED: (Cover.VEGETATION, 0.03, (44, 120, 105, 400, 210, 110), (36, 105, 70, 460, 190, 90)),
+    Kind.YOUNG_MAIZE: (Cover.VEGETATION, 0.04, (62, 88, 94, 240, 250, 180), (42, 74, 58, 340, 220, 130)),
+    Kind.STUBBLE: (Cover.BARE, 0.04, (92, 128, 170, 245, 370, 290), (110, 152, 200, 285, 410, 330)),
+    Kind.SOIL: (Cover.BARE, 0.05, (52, 70, 88, 130, 210, 175), (94, 128, 172, 238, 345, 300)),
+    Kind.DECIDUOUS: (Cover.FOREST, 0.17, (22, 40, 26, 300, 150, 66), (18, 42, 20, 400, 165, 68)),
+    Kind.CONIFER: (Cover.FOREST, 0.18, (18, 28, 20, 190, 90, 42), (16, 30, 18, 260, 110, 48)),
+    Kind.TRACK: (Cover.BARE, 0.08, (85, 112, 135, 215, 280, 235), (105, 135, 165, 235, 310, 270)),
+    Kind.ASPHALT: (Cover.BUILT, 0.07, (88, 98, 108, 130, 155, 145), (118, 130, 142, 166, 195, 180)),
+    Kind.ROOF: (Cover.BUILT, 0.16, (80, 98, 142, 190, 240, 225), (130, 142, 165, 200, 235, 220)),
+    Kind.HALL: (Cover.BUILT, 0.10, (170, 180, 190, 215, 235, 215), (300, 315, 325, 345, 350, 320)),
+    Kind.GARDEN: (Cover.VEGETATION, 0.14, (48, 72, 62, 270, 200, 125), (34, 58, 40, 340, 185, 100)),
+    Kind.GRAVEL: (Cover.BARE, 0.08, (170, 200, 220, 260, 300, 270), (220, 250, 275, 315, 350, 320)),
+    Kind.MEADOW: (Cover.VEGETATION, 0.06, (50, 84, 80, 270, 250, 160), (38, 76, 52, 370, 220, 120)),
+    Kind.ROCK: (Cover.BARE, 0.09, (110, 125, 140, 175, 225, 200), (170, 190, 208, 245, 290, 260)),
+    Kind.SNOW: (Cover.SNOW, 0.03, (660, 660, 650, 600, 100, 75), (860, 860, 850, 780, 75, 55)),
 }  # fmt: skip
 
 COVER_OF_KIND = np.array([_TABLE[kind][0] for kind in Kind], dtype=np.uint8)
 ROUGHNESS = np.array([_TABLE[kind][1] for kind in Kind], dtype=np.float32)
-FIRST_END = np.array([_TABLE[kind][2] for kind in Kind], dtype=np.float32)  # (kind, band)
-SPAN = np.array([_TABLE[kind][3] for kind in Kind], dtype=np.float32) - FIRST_END
+FIRST_END = np.array([_TABLE[kind][2] for kind in Kind], dtype=np.float32) / np.float32(1000)  # (kind, band)
+SPAN = np.array([_TABLE[kind][3] for kind in Kind], dtype=np.float32) / np.float32(1000) - FIRST_END

@@ -206,7 +206,13 @@ def write_scene(
             for window in whole(scene.geobox).pieces(BLOCK, BLOCK):
                 area = RasterWindow(window.col_off, window.row_off, window.width, window.height)
                 raster.write(scene.read(window)[0], window=area)
-        options = {"blocksize": BLOCK, "compress": "deflate", "predictor": 2, "bigtiff": "if_safer", "num_threads": "all_cpus"}
+        options = {
+            "blocksize": BLOCK,
+            "compress": "deflate",
+            "predictor": 2,
+            "bigtiff": "if_safer",
+            "num_threads": "all_cpus",
+        }
         copy(draft, ready, driver="COG", overview_resampling="average", **options)
     draft.unlink()
     return ready.replace(target)

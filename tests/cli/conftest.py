@@ -47,6 +47,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture

@@ -278,7 +278,8 @@ def test_messages_of_libraries_stay_off_stderr(call: Call, tmp_path: Path, monke
 
 WAITING = textwrap.dedent(
     """
-    import sys, time, types
+    import signal, sys, time, types
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
     import geoseg, geoseg.models, geoseg.source
     from geoseg.events import StageStarted
     from geoseg.cli import main

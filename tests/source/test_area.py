@@ -136,7 +136,8 @@ def test_the_antimeridian_is_no_edge() -> None:
     halves = shapely.union_all([shapely.box(179.5, -17.2, 180, -16.95), shapely.box(-180, -17.2, -179.7, -16.95)])
     one = Area(geometry=shapely.box(179.5, -17.2, 180.3, -16.95), crs=WGS84, geobox=fiji)
     two = Area(geometry=halves, crs=WGS84, geobox=fiji)
-    np.testing.assert_array_equal(one.covers(whole(fiji)), two.covers(whole(fiji)))
+    differ = one.covers(whole(fiji)) != two.covers(whole(fiji))
+    assert differ.sum() <= 2 * TOLERANCE * 1700  # both outlines, 1700 pixels long, are true to a hundredth of a pixel
 
 
 def test_a_pole_inside_the_scene() -> None:
@@ -196,7 +197,7 @@ def test_geojson_of_any_shape(tmp_path: Path) -> None:
     polygon = shapely.box(0, 0, 2, 1)
     geometry = shapely.geometry.mapping(polygon)
     feature = {"type": "Feature", "properties": {}, "geometry": geometry}
-    empty = {"type": "Feature", "properties": {}, "geometry": None}
+    empty: dict[str, Any] = {"type": "Feature", "properties": {}, "geometry": None}
     point = {"type": "Feature", "properties": {}, "geometry": {"type": "Point", "coordinates": [9, 9]}}
     documents: list[dict[str, Any]] = [
         geometry,

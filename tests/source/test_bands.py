@@ -21,10 +21,10 @@ S2 = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10
 
 @settings(max_examples=15, deadline=None)
 @given(st.permutations(["blue", "green", "red", "nir"]), st.sampled_from([str.lower, str.upper, str.title]))
-def test_any_order_and_case(
-    tmp_path_factory: pytest.TempPathFactory, order: list[str], case: type[str]
-) -> None:
-    path = write(tmp_path_factory.mktemp("order") / "a.tif", ramp(), names=tuple(case(f"{name} band") for name in order))
+def test_any_order_and_case(tmp_path_factory: pytest.TempPathFactory, order: list[str], case: type[str]) -> None:
+    path = write(
+        tmp_path_factory.mktemp("order") / "a.tif", ramp(), names=tuple(case(f"{name} band") for name in order)
+    )
     found = find_bands(inspect(path), ["red", "nir"])
     assert found == {"red": order.index("red") + 1, "nir": order.index("nir") + 1}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from rasterio.crs import CRS
 from rasterio.warp import Resampling, reproject
 
 from geoseg.errors import GridError, SourceError
+from geoseg.protocols import Source
 from geoseg.source import open_scene
 from geoseg.source.mask import MaskedSource, masked
+from geoseg.testing.conformance import SourceConformance
 from geoseg.window import GeoBox, Window, crop_geobox, whole
 from tests.source.sources import ArraySource, write_raster
 
@@ -26,12 +29,17 @@ def scene_source() -> ArraySource:
     return ArraySource(rng.integers(1, 999, (2, 120, 150)).astype("uint16"), SCENE, rng.random((120, 150)) > 0.1)
 
 
-def mask_values(shape: tuple[int, int], share: float = 0.3) -> npt.NDArray[np.uint8]:
+def mask_values(shape: Sequence[int], share: float = 0.3) -> npt.NDArray[np.uint8]:
     rng = np.random.default_rng(1)
     values: npt.NDArray[np.uint8] = (rng.integers(1, 9, (1, *shape)) * (rng.random((1, *shape)) < share)).astype(
         "uint8"
     )
     return values
+
+
+class TestMaskedSource(SourceConformance):
+    def make(self) -> Source:
+        return masked(scene_source(), ArraySource(mask_values(SCENE.shape), SCENE))
 
 
 def test_non_zero_is_excluded_and_nothing_else() -> None:

@@ -17,7 +17,10 @@ from rasterio.warp import transform
 
 from geoseg.errors import GridError, SourceError
 from geoseg.protocols import Source
-from geoseg.source.warp import JoinedSource, WarpedSource, bring_together, overlaps, same_grid, target_grid
+from geoseg.scene import Band, BandSet
+from geoseg.source.grids import overlaps, same_grid, target_grid
+from geoseg.source.warp import JoinedSource, WarpedSource, bring_together
+from geoseg.testing.conformance import SourceConformance
 from geoseg.types import Valid
 from geoseg.window import GeoBox, Window, crop_geobox, whole
 from tests.source.sources import ArraySource
@@ -49,6 +52,22 @@ def interpolated(image: npt.NDArray[np.float64], factor: float, shape: tuple[int
         return np.asarray(values[left.clip(0, last)] * (1 - share) + values[(left + 1).clip(0, last)] * share)
 
     return along(along(image, shape[0]).T, shape[1]).T
+
+
+class TestWarpedSource(SourceConformance):
+    def make(self) -> Source:
+        coarse = grid(20, 300, 310)
+        return WarpedSource(ArraySource(noise(coarse, 2), coarse, holes(coarse)), grid(10, 600, 620))
+
+
+class TestJoinedSource(SourceConformance):
+    def make(self) -> Source:
+        fine, coarse = grid(10, 120, 130), grid(20, 60, 65)
+        parts = (
+            ArraySource(noise(coarse), coarse, holes(coarse), ("swir16",)),
+            ArraySource(noise(fine), fine, holes(fine), ("red",)),
+        )
+        return bring_together(parts, ("red", "swir16"))
 
 
 @pytest.mark.parametrize("pixel", [20, 60])
@@ -194,6 +213,23 @@ def test_unusable_numbers_touch_nothing() -> None:
     np.testing.assert_array_equal(one[0], other[0])
     np.testing.assert_array_equal(one[1], other[1])
     assert np.isfinite(one[0]).all()
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 100.0), ("uint8", 255.0), ("float32", 100.0)])
+def test_no_value_comes_to_be_the_nodata_number_by_interpolation(dtype: str, nodata: float) -> None:
+    coarse, fine = grid(20, 64, 64), grid(10, 128, 128)
+
+    class WithNodata(ArraySource):
+        @property
+        def bands(self) -> BandSet:
+            return BandSet((Band(name="red", dtype=dtype, nodata=nodata),))
+
+    around = np.array([nodata - 1, min(nodata + 1, 254)]).astype(dtype)
+    values = np.random.default_rng(0).choice(around, (1, 64, 64))
+    pixels, usable = WarpedSource(WithNodata(values, coarse), fine).read(whole(fine))
+    assert usable.all()
+    assert not (pixels == nodata).any()
+    assert np.abs(pixels.astype(float) - interpolated(values[0].astype(float), 2, (128, 128))).max() <= 1.5
 
 
 def test_bands_on_the_finest_grid_are_read_as_they_are() -> None:

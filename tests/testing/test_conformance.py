@@ -155,11 +155,9 @@ def test_a_model_that_breaks_a_promise_fails(make: Callable[[], Model], promise:
 
 
 @pytest.mark.parametrize(("make", "promise"), SINKS, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_sink_that_breaks_a_promise_fails(
-    make: Callable[[Path, GeoBox], Sink], promise: str, tmp_path: Path
-) -> None:
+def test_a_sink_that_breaks_a_promise_fails(make: Callable[[Path, GeoBox], Sink], promise: str, tmp_path: Path) -> None:
     suite = TestNumpySink()
-    suite.make = make  # type: ignore[method-assign]
+    suite.make = make  # type: ignore[method-assign,assignment]
     with pytest.raises(AssertionError):
         getattr(suite, promise)(tmp_path)
 
