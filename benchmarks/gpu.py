@@ -30,17 +30,23 @@ def measure(bench: Bench) -> list[Figure]:
     return on_device(bench.place, side=bench.pick(16384, 2048), device="cuda:0", precision="bf16")
 
 
-def on_device(place: Path, *, side: int, device: str, precision: str) -> list[Figure]:
+def on_device(place: Path, *, side: int, device: str, precision: str, tile: int = 512) -> list[Figure]:
     """Raw over whole seconds, and whether device memory grows from a quarter of the scene's side to all of it."""
     nets, runs = place / "nets", place / "runs"
     for folder in (nets, runs, place / "scenes"):
         folder.mkdir(parents=True, exist_ok=True)
     package = unet_package(nets, "resnet34")
     small, large = (large_scene(place / "scenes", size) for size in (side // 4, side))
-    options: dict[str, Any] = {"device": device, "precision": precision, "backend": "torch"}
+    options: dict[str, Any] = {
+        "device": device,
+        "precision": precision,
+        "backend": "torch",
+        "tile": tile,
+        "overlap": tile // 4,
+    }
     plan = plan_segment(large, model=package, **options)
     model = load_model(package, plan.settings)
-    raw = floor_seconds(model, plan.settings, tile=plan.grid.tile, tiles=plan.tiles)
+    raw = floor_seconds(model, plan.settings, tile=tile, tiles=plan.tiles)
     run_once(small, package, runs / "gpu", **options)  # warm: kernels chosen, pinned memory there
     low, _ = _measured(small, package, runs / "gpu", device, options)
     high, clock = _measured(large, package, runs / "gpu", device, options)
@@ -80,8 +86,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16384)
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--tile", type=int, default=512)
     asked = parser.parse_args()
-    for figure in on_device(asked.place, side=asked.side, device=asked.device, precision=asked.precision):
+    for figure in on_device(**vars(asked)):
         print(f"{figure.value:.3f} {figure.unit}  {figure.what}  ({figure.note})")
 
 

@@ -43,16 +43,17 @@ def torchgeo_way(scene: Path, net: nn.Module, tile: int, overlap: int) -> Labels
     with rasterio.open(scene) as raster:
         shape, inverse = raster.shape, ~raster.transform
     labels = np.full(shape, 255, dtype=np.uint8)
-    cut = overlap // 2
+    half = overlap // 2
     with torch.inference_mode():
         for sample in loader:
             found = net(sample["image"]).argmax(1)[0].to(torch.uint8).numpy()
             x, y, _ = sample["bounds"][0]
             col, row = (round(value) for value in inverse * (x.start, y.stop))
-            # The middle is trusted; where a tile is the first, its rim is all there is.
-            top, left = cut if row else 0, cut if col else 0
-            part = labels[row + top : row + tile, col + left : col + tile]
-            part[...] = found[top:, left:][: part.shape[0], : part.shape[1]]
+            # The middle is trusted, and the rim where no other tile lies; tiles may reach beyond the scene.
+            top, left = row + half if row > 0 else 0, col + half if col > 0 else 0
+            bottom = row + tile - half if row + tile < shape[0] else shape[0]
+            right = col + tile - half if col + tile < shape[1] else shape[1]
+            labels[top:bottom, left:right] = found[top - row : bottom - row, left - col : right - col]
     return labels
 
 

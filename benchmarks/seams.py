@@ -19,13 +19,13 @@ from benchmarks.nets import unet
 from geoseg.blend import BLENDS, TileWeights
 from geoseg.grid import Axis, TileGrid
 from geoseg.testing import COVERS, Cover, SyntheticScene
-from geoseg.window import Window
+from geoseg.window import Window, whole
 
 __all__ = ["blended", "jump", "measure", "trained"]
 
 SCALE = 1e-4
 TRAINING, HELD_OUT = 11, 12  # seeds of two scenes that share nothing
-TRAINING_SIDE = 4096
+TRAINING_SIDE = 2048
 Weights = Callable[[int, int], Tensor]
 """Weights (tile, tile) of the tile at a row and column of the lattice."""
 
@@ -37,6 +37,8 @@ def trained(path: Path, *, steps: int, side: int = 128, batch: int = 8) -> nn.Mo
         net.load_state_dict(torch.load(path, weights_only=True))
         return net.eval().requires_grad_(False)
     scene = SyntheticScene(TRAINING_SIDE, TRAINING_SIDE, seed=TRAINING)
+    pixels = _reflectance(scene, whole(scene.geobox))
+    truth = torch.from_numpy(scene.truth(whole(scene.geobox)))
     random = np.random.default_rng(0)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=steps)
@@ -44,12 +46,10 @@ def trained(path: Path, *, steps: int, side: int = 128, batch: int = 8) -> nn.Mo
     net.train()
     for _ in range(steps):
         corners = random.integers(0, TRAINING_SIDE - side, (batch, 2)).tolist()
-        windows = [Window(row_off=row, col_off=col, height=side, width=side) for row, col in corners]
-        pixels = torch.stack([_reflectance(scene, window) for window in windows])
-        truth = torch.from_numpy(np.stack([scene.truth(window) for window in windows])).long()
+        seen = torch.stack([pixels[:, row : row + side, col : col + side] for row, col in corners])
+        right = torch.stack([truth[row : row + side, col : col + side] for row, col in corners]).long()
         optimizer.zero_grad()
-        loss = loss_of(net(pixels), truth)
-        loss.backward()
+        loss_of(net(seen), right).backward()
         optimizer.step()
         schedule.step()
     torch.save(net.state_dict(), path)
@@ -82,15 +82,15 @@ def blended(net: nn.Module, image: Tensor, grid: TileGrid, tapers: dict[str, Wei
     return {name: (sums[name] / totals[name])[:, : grid.height, : grid.width] for name in tapers}
 
 
-def jump(probs: Tensor, whole: Tensor, rows: list[int], cols: list[int]) -> float:
-    """Mean step of `probs` across the lines before these rows and columns, over the mean step of `whole`."""
+def jump(probs: Tensor, answer: Tensor, rows: list[int], cols: list[int]) -> float:
+    """Mean step of `probs` across the lines before these rows and columns, over the mean step of `answer`."""
 
     def step(values: Tensor) -> Tensor:
         down = (values[:, rows] - values[:, [row - 1 for row in rows]]).abs().flatten()
         along = (values[:, :, cols] - values[:, :, [col - 1 for col in cols]]).abs().flatten()
         return torch.cat([down, along]).double().mean()
 
-    return float(step(probs) / step(whole))
+    return float(step(probs) / step(answer))
 
 
 def _edges(axis: Axis) -> list[int]:
@@ -150,22 +150,22 @@ def _lattice_weights(grid: TileGrid, rise: Tensor) -> Weights:
 
 def measure(bench: Bench) -> list[Figure]:
     """The table of docs on blending: mean difference, jumps at tile edges and at cut lines, for every taper."""
-    side, tile, steps = bench.pick(2048, 320), bench.pick(512, 128), bench.pick(400, 4)
+    side, tile, steps = bench.pick(2048, 320), bench.pick(512, 128), bench.pick(300, 4)
     net = trained(bench.folder("nets") / f"seams-{steps}.pt", steps=steps)
     scene = SyntheticScene(2 * side, 2 * side, seed=HELD_OUT)
     window = Window(row_off=side * 3 // 4, col_off=side * 3 // 4, height=side, width=side)
     image = _reflectance(scene, window)
     with torch.inference_mode():
-        whole = net(image[None]).softmax(1)[0]
-    right = float((whole.argmax(0).numpy() == scene.truth(window)).mean())
+        answer = net(image[None]).softmax(1)[0]
+    right = float((answer.argmax(0).numpy() == scene.truth(window)).mean())
     figures: list[Figure] = []
     off: dict[tuple[int, str], float] = {}
     for size in (tile, tile // 2):
         grid = TileGrid(height=side, width=side, tile=size, overlap=size // 4)
         rows, cols = _comparable(grid.rows), _comparable(grid.cols)
         for name, probs in blended(net, image, grid, tapers_for(grid)).items():
-            off[size, name] = float((probs - whole)[:, :rows, :cols].abs().double().mean())
-            figures += _rows(name, probs, whole, grid, off[size, name], f"{right:.1%} of the labels are right")
+            off[size, name] = float((probs - answer)[:, :rows, :cols].abs().double().mean())
+            figures += _rows(name, probs, answer, grid, off[size, name], f"{right:.1%} of the labels are right")
     what = f"mean difference of the default taper over crop's, tile {tile}"
     ratio = off[tile, "ramp"] / off[tile, "crop"]
     figures.append(Figure(benchmark="seams", what=what, value=ratio, unit="x", limit=1.05))
@@ -174,11 +174,11 @@ def measure(bench: Bench) -> list[Figure]:
     return figures
 
 
-def _rows(name: str, probs: Tensor, whole: Tensor, grid: TileGrid, off: float, note: str) -> list[Figure]:
+def _rows(name: str, probs: Tensor, answer: Tensor, grid: TileGrid, off: float, note: str) -> list[Figure]:
     limit = 1.02 if name == "ramp" else None
     end = f"{name}, tile {grid.tile}/{grid.overlap}"
     lines = {"tile edges": _edges, "cut lines": _cuts}
-    jumps = {where: jump(probs, whole, of(grid.rows), of(grid.cols)) for where, of in lines.items()}
+    jumps = {where: jump(probs, answer, of(grid.rows), of(grid.cols)) for where, of in lines.items()}
     return [
         Figure(benchmark="seams", what=f"mean difference from one forward pass: {end}", value=off, unit="", note=note),
         *(

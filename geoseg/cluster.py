@@ -127,6 +127,7 @@ def local_cluster(workers: int) -> Iterator[Runner]:
             processes=True,
             host="127.0.0.1",
             dashboard_address=None,
+            scheduler_kwargs={"dashboard": False},
             memory_limit=0,
             silence_logs=50,
         ) as cluster,

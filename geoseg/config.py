@@ -211,9 +211,7 @@ class RunConfig(BaseModel):
         ("geojson", "parquet"), "Polygons to write: geojson, parquet, fgb, gpkg, pmtiles, or none.",
         metavar="LIST|none", group="Result",
     )  # fmt: skip
-    overwrite: bool = _option(
-        False, "Replace the finished results in DIR.", off="--no-overwrite", group="Run"
-    )  # fmt: skip
+    overwrite: bool = _option(False, "Replace the finished results in DIR.", off="--no-overwrite", group="Run")
     restart: bool = _option(False, "Drop what an interrupted run left in DIR.", off="--no-restart", group="Run")
     dry_run: bool = _option(False, "Say what would be done (as geoseg plan does), and stop.", group="Run")
     json_output: bool = Field(

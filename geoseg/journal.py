@@ -112,13 +112,11 @@ class RunDirectory:
 
     def stored_request(self) -> dict[str, Any] | None:
         """The request of an unfinished run; None where there is none."""
-        try:
-            request: dict[str, Any] = json.loads(self._request.read_text())
-        except FileNotFoundError:
-            return None
-        except ValueError:  # a torn write: nothing can have been done under it
-            return None
-        return request
+        return _read_json(self._request)
+
+    def finished_request(self) -> dict[str, Any] | None:
+        """What the finished run that stands here was asked; None where there is none."""
+        return _read_json(self.state / "finished.json") if self.is_finished else None
 
     def check(self, asked: Mapping[str, Any], *, restart: bool, overwrite: bool) -> dict[str, Any] | None:
         """The stored request if this one continues it; None if a new run begins.
@@ -215,6 +213,15 @@ class RunDirectory:
         shutil.rmtree(self.staging, ignore_errors=True)
         self._request.replace(self.state / "finished.json")
         return [self.out / name for name in ordered]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """What a file holds; None where it is missing, or torn: nothing can have been done under it."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return value
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ from geoseg.events import OnEvent, StageStarted
 from geoseg.journal import Record, RunDirectory
 from geoseg.plan import RunPlan
 from geoseg.protocols import Source
+from geoseg.result import ClassArea, RunResult, read_result
 from geoseg.scene import Scaling, Scene
 from geoseg.sink.cog import CogSink
 from geoseg.sink.parts import PartMosaic
@@ -39,68 +40,12 @@ from geoseg.window import GeoBox, Window, crop_geobox
 
 if TYPE_CHECKING:
     import geopandas
-    import xarray as xr
 
-__all__ = ["ClassArea", "RunResult", "vectorize", "write_outputs"]
+__all__ = ["vectorize", "write_outputs"]
 
 _BLOCK = 512  # the COGs' blocks: each is written once, from a strip of this height
 _STRIP_PIXELS = 8192 * _BLOCK
 _SOFTWARE = ("torch", "onnxruntime", "rasterio", "numpy")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassArea:
-    """How much of the scene one class covers."""
-
-    value: int
-    """Number in the label raster."""
-    name: str
-    """Machine name."""
-    title: str
-    """Human name."""
-    color: str
-    """RRGGBB."""
-    pixels: int
-    """Pixels with this label."""
-    km2: float
-    """Square kilometres on the ellipsoid."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
-    """What a run left, and what it cost."""
-
-    out: Path
-    """The run directory."""
-    labels: Path
-    """Class values, a COG."""
-    confidence: Path | None
-    """Probability of the chosen class, a COG."""
-    probabilities: Path | None
-    """Probability of every class, a COG."""
-    polygons: tuple[Path, ...]
-    """One file per format."""
-    preview: Path
-    """Picture with legend."""
-    item: Path
-    """STAC item."""
-    report: Path
-    """``run.json``."""
-    areas: tuple[ClassArea, ...]
-    """Per class, in the card's order."""
-    counts: Mapping[str, int]
-    """tiles, forward_passes, skipped_tiles, chunks, pixels, bytes_read, retries, halvings."""
-    timings: Mapping[str, float]
-    """Seconds: all of the call, then read, wait, compute and write of the chunks, then the later stages."""
-    peak_memory: int
-    """Largest resident size in bytes, of all processes together."""
-
-    def open(self) -> xr.Dataset:
-        """The rasters as a dataset of dims (y, x), or (class, y, x) for probabilities, read when computed."""
-        from geoseg.source.dataset import open_rasters
-
-        paths = {"labels": self.labels, "confidence": self.confidence, "probabilities": self.probabilities}
-        return open_rasters({name: path for name, path in paths.items() if path is not None})
 
 
 class _Clock:
@@ -164,7 +109,7 @@ def write_outputs(
         clock.stage("vectorize")
         files += _vectors(files, scene, spec, staging, vector, on_event)
     clock.stage("describe")
-    files.append(_preview(staging, scene, spec))
+    files.append(_preview(staging, scene, spec, tally))
     files.append(_item(scene, spec, files, geobox, started, model_href, staging, directory.out))
     clock.stage("")
     counts, timings, peak = _totals(plan, records), _timings(records, clock.seconds, began), _peak_memory(records)
@@ -179,21 +124,8 @@ def write_outputs(
         "outputs": sorted(path.name for path in files),
     }
     files.append(_write_json(staging / "run.json", report))
-    published = {path.name: path for path in directory.publish(files)}
-    return RunResult(
-        out=directory.out,
-        labels=published["labels.tif"],
-        confidence=published.get("confidence.tif"),
-        probabilities=published.get("probabilities.tif"),
-        polygons=tuple(path for name, path in published.items() if name.startswith("polygons.")),
-        preview=published["preview.png"],
-        item=published["item.json"],
-        report=published["run.json"],
-        areas=tally.areas(),
-        counts=counts,
-        timings=timings,
-        peak_memory=peak,
-    )
+    directory.publish(files)
+    return read_result(directory.out)
 
 
 class _Tally:
@@ -326,11 +258,18 @@ def _vectors(
     return write_features(frame, staging, formats, on_event=on_event)
 
 
-def _preview(staging: Path, scene: Scene[Source], spec: ModelSpec) -> Path:
+def _preview(staging: Path, scene: Scene[Source], spec: ModelSpec, tally: _Tally) -> Path:
     from geoseg.look import write_preview
 
+    areas = tally.areas()
+    total = max(1, sum(area.pixels for area in areas))
     return write_preview(
-        staging / "preview.png", staging / "labels.tif", spec.classes, spec.label_nodata, title=scene.id
+        staging / "preview.png",
+        staging / "labels.tif",
+        spec.classes,
+        spec.label_nodata,
+        title=scene.id,
+        shares={area.value: area.pixels / total for area in areas},
     )
 
 

@@ -25,12 +25,13 @@ from geoseg.decide import layers_of
 from geoseg.earth import footprint
 from geoseg.engine import run_chunks
 from geoseg.errors import ConfigError, SourceError
-from geoseg.events import Event, OnEvent, StageStarted
+from geoseg.events import Event, OnEvent, StageStarted, Warned
 from geoseg.journal import FINAL_NAMES, RunDirectory
 from geoseg.models import load_model, package_path, read_spec
-from geoseg.outputs import RunResult, write_outputs
+from geoseg.outputs import write_outputs
 from geoseg.plan import RunPlan, check_fits, plan_run, tiling_for
 from geoseg.protocols import Model, Source, Wanted
+from geoseg.result import RunResult, read_result
 from geoseg.scene import Scene
 from geoseg.settings import Backend, Precision, Settings
 from geoseg.source import open_scene
@@ -173,6 +174,7 @@ def segment(
     out: str | Path,
     overwrite: bool = False,
     restart: bool = False,
+    skip_finished: bool = False,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> RunResult:
@@ -187,6 +189,7 @@ def segment(
         out: Output directory; created if its parent exists.
         overwrite: Replace a finished run.
         restart: Forget an unfinished run of another request.
+        skip_finished: Take a finished run of the same request as it stands, in place of refusing to touch it.
         on_event: Called with each `geoseg.events` event, in the calling thread.
         options: As in `SegmentOptions`.
 
@@ -206,6 +209,8 @@ def segment(
     began = time.perf_counter()
     with directory.locked():
         asked = job.asked()
+        if skip_finished and not overwrite and (directory.finished_request() or {}).get("asked") == asked:
+            return read_result(directory.out)
         stored = directory.check(asked, restart=restart, overwrite=overwrite)
         if stored is not None:
             notify(StageStarted(stage="resume"))
@@ -213,6 +218,8 @@ def segment(
         plan = _plan(job, notify, pinned=None if stored is None else stored["plan"])
         check_fits(plan, directory.out, done=len(directory.finished()) / max(1, 2 * len(plan.chunks)))
         net = _load(job, plan.settings)
+        if job.scene.datetime is None:
+            notify(Warned(message=f"{job.scene.id}: no time of acquisition; the item gets the run's (see --datetime)"))
         if stored is None:
             directory.begin({"asked": asked, "plan": plan.pinned()})
         records = run_chunks(

@@ -68,15 +68,17 @@ def recipe_for(spec: ModelSpec, bands: BandSet) -> Recipe:
     )
 
 
-def prepare(pixels: Tensor, valid: Tensor | None, recipe: Recipe) -> Tensor:
+def prepare(pixels: Tensor, valid: Tensor | None, recipe: Recipe, out: Tensor | None = None) -> Tensor:
     """Channels float32 (channel, row, col) of stored numbers (band, row, col).
 
     Args:
         pixels: Stored numbers, any real dtype.
         valid: Usable pixels (row, col), bool; None where all are.
         recipe: From `recipe_for`.
+        out: Where to put them; None: a new tensor.
     """
-    out = torch.empty((len(recipe.channels), *pixels.shape[1:]), dtype=torch.float32, device=pixels.device)
+    if out is None:
+        out = torch.empty((len(recipe.channels), *pixels.shape[1:]), dtype=torch.float32, device=pixels.device)
     reflectance: dict[str, Tensor] = {}
     for channel, formula, target in zip(recipe.channels, recipe.formulas, out, strict=True):
         if formula is None:

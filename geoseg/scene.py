@@ -90,7 +90,7 @@ class Scene(Generic[SourceT_co]):
     datetime: datetime | None = None
     """Time of acquisition, with a time zone; None where nothing declares it."""
     datetime_source: str = "none"
-    """Where `datetime` comes from: ``option``, ``item``, ``tiff`` or ``none``."""
+    """Where `datetime` comes from: ``option``, ``item``, ``tiff``, ``coordinate`` (of an array) or ``none``."""
     href: str = ""
     """Where it was opened from, without a URL's query."""
     item_href: str | None = None

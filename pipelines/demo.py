@@ -10,7 +10,7 @@ from pathlib import Path
 
 import geoseg
 from geoseg.events import Event, StageStarted
-from geoseg.outputs import RunResult
+from geoseg.result import RunResult
 from geoseg.testing import write_scene
 
 STAGES = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Asked", "Fault", "RangeServer", "range_server"]
+__all__ = ["Asked", "Fault", "RangeServer", "range_server", "range_server_process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,23 @@ class _Answering(BaseHTTPRequestHandler):
 
 
 @contextmanager
+def range_server_process(files: dict[str, bytes], folder: Path) -> Iterator[str]:
+    """The URL of a well-behaved server in a process of its own.
+
+    GDAL keeps Python's lock while it looks at sidecars: a server in the same process could not answer.
+    """
+    for name, content in files.items():
+        (folder / name.lstrip("/")).write_bytes(content)
+    command = [sys.executable, "-m", "tests.servers", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+@contextmanager
 def range_server(files: dict[str, bytes]) -> Iterator[RangeServer]:
     """A server on loopback, stopped at the end."""
     server = RangeServer(files)
@@ -174,3 +194,9 @@ def range_server(files: dict[str, bytes]) -> Iterator[RangeServer]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+if __name__ == "__main__":
+    serving = RangeServer({f"/{path.name}": path.read_bytes() for path in Path(sys.argv[1]).iterdir()})
+    print(serving.url, flush=True)
+    serving.serve_forever()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 from torch import Tensor, nn
 
 import geoseg
-from benchmarks import engine, nets, peers, run, seams
+from benchmarks import engine, gpu, nets, peers, run, seams
 from benchmarks.floor import floor_seconds
 from benchmarks.measure import Figure, StageClock, interleaved
 from benchmarks.scene import large_scene
@@ -36,7 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scene(folder: Path) -> Path:
-    return large_scene(folder, SIDE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.scene.PIECE", 512)
+        return large_scene(folder, SIDE)
 
 
 def test_a_large_scene_is_a_cog_of_real_texture_without_gaps(folder: Path, scene: Path) -> None:
@@ -101,7 +104,7 @@ def test_actions_take_turns() -> None:
         order.append(name)
         return float(len(order))
 
-    seconds = interleaved({name: lambda name=name: action(name) for name in "ab"}, 2)
+    seconds = interleaved({name: partial(action, name) for name in "ab"}, 2)
     assert order == ["a", "b", "a", "b"]
     assert seconds == {"a": [1.0, 3.0], "b": [2.0, 4.0]}
 
@@ -123,12 +126,13 @@ def test_seams_are_found_where_they_are() -> None:
         torch.testing.assert_close(probs, whole, msg=name)
         assert seams.jump(probs, whole, [48], [48]) == pytest.approx(1.0, abs=1e-3)
     smooth = nn.functional.avg_pool2d(image[None], 31, stride=1, padding=15)[0]
-    probs = seams.blended(Flat(), smooth, grid, tapers)
+    tiled = seams.blended(Flat(), smooth, grid, tapers)
     inside = Flat()(smooth[None]).softmax(1)[0]
-    assert seams.jump(probs["crop"], inside, [48], [48]) > 3 > seams.jump(probs["ramp"], inside, [48], [48])
+    assert seams.jump(tiled["crop"], inside, [48], [48]) > 3 > seams.jump(tiled["ramp"], inside, [48], [48])
 
 
-def test_the_training_of_the_seam_net_is_kept(tmp_path: Path) -> None:
+def test_the_training_of_the_seam_net_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seams, "TRAINING_SIDE", 150)
     path = tmp_path / "net.pt"
     first = seams.trained(path, steps=2, side=32, batch=2)
     again = seams.trained(path, steps=2)
@@ -137,17 +141,26 @@ def test_the_training_of_the_seam_net_is_kept(tmp_path: Path) -> None:
     assert not any(weight.requires_grad for weight in again.parameters())
 
 
-def test_a_gpu_run_needs_no_vector_libraries(folder: Path) -> None:
+def test_what_a_gpu_machine_runs_needs_no_vector_libraries(scene: Path, folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfor name in ('geopandas', 'pyarrow', 'pyogrio', 'pandas'): sys.modules[name] = None\n"
-        "from pathlib import Path\nfrom benchmarks.gpu import on_device\n"
-        "for figure in on_device(Path(sys.argv[1]), side=1024, device='cpu', precision='fp32'): print(figure.value)"
+        "from pathlib import Path\nimport benchmarks.gpu\nscene, package, out = map(Path, sys.argv[1:])\n"
+        "clock = benchmarks.gpu.run_once(scene, package, out, tile=128, overlap=32, backend='torch')\n"
+        "print(clock.to_parts)"
     )
+    paths = [str(scene), str(nets.pointwise_package(folder)), str(tmp_path / "run")]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False, cwd=CHECKOUT
+        [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=False, cwd=CHECKOUT
     )
     assert done.returncode == 0, done.stderr
-    assert all(float(line) > 0 for line in done.stdout.split())
+    assert float(done.stdout) > 0
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_without_a_gpu_too(tmp_path: Path) -> None:
+    figures = gpu.on_device(tmp_path, side=512, device="cpu", precision="fp32", tile=128)
+    assert len(figures) == 2
+    assert all(figure.value > 0 for figure in figures)
 
 
 def test_the_table_says_what_was_met(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import geoseg
 from geoseg.errors import BandError, ConfigError, GridError, SourceError
 from geoseg.events import Event, StageStarted
 from geoseg.journal import RunDirectory
-from geoseg.outputs import RunResult
 from geoseg.pipeline import plan_segment
+from geoseg.result import RunResult
 from geoseg.testing import LinearModel
 from geoseg.types import Pixels
 
@@ -189,6 +189,15 @@ def test_finished_output_stays_unless_overwritten(scene: Path, tmp_path: Path) -
         segment(scene, tmp_path / "out")
     segment(scene, tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out" / "probabilities.tif").exists()
+
+
+def test_a_finished_run_of_the_same_request_is_taken_as_it_stands_on_demand(scene: Path, tmp_path: Path) -> None:
+    first = segment(scene, tmp_path / "out")
+    written = first.labels.stat().st_mtime_ns
+    assert segment(scene, tmp_path / "out", skip_finished=True, workers=2) == first
+    assert first.labels.stat().st_mtime_ns == written
+    with pytest.raises(ConfigError, match="--overwrite"):
+        segment(scene, tmp_path / "out", skip_finished=True, blend="crop")
 
 
 def test_a_changed_source_is_not_resumed(scene: Path, pixels: Pixels, tmp_path: Path) -> None:

@@ -37,12 +37,12 @@ def plan(resolved: Resolved, probe: bool) -> int:
 
 def plan_scenes(config: RunConfig, *, probe: bool) -> int:
     """Plans every scene and prints the plans; returns the exit code."""
-    from geoseg.models import read_spec
-
     given = inputs_of(config)
-    bands = read_spec(config.model).bands
     with Signals() as signals:
+        from geoseg.models import read_spec
+
         signals.hint = "interrupted; nothing was written"
+        bands = read_spec(config.model).bands
         ended = [_plan_one(each, bands, config, probe=probe) for each in given]
     codes, documents = zip(*ended, strict=True)
     if config.json_output:

@@ -70,7 +70,7 @@ def _usage_line(error: click.ClickException) -> str:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns the exit code; every error has become one line on standard error."""
-    debug = "--debug" in arguments or bool(os.environ.get("GEOSEG_DEBUG"))
+    debug = "--debug" in arguments or os.environ.get("GEOSEG_DEBUG", "").lower() in {"1", "true", "yes", "on"}
     quiet_libraries(debug=debug, verbose=False)
     try:
         code = program.main(args=list(arguments), prog_name="geoseg", standalone_mode=False)
@@ -88,6 +88,6 @@ def run(arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt) as error:
         click.echo("geoseg: interrupted; nothing was written", err=True)
         return exit_code(error, began=False) if isinstance(error, KeyboardInterrupt) else 130
-    except Exception as error:  # noqa: BLE001  the last place where an error can become a line
+    except Exception as error:  # noqa: BLE001 - the last place where an error can become a line
         say_error(error, debug=debug)
         return exit_code(error, began=False)

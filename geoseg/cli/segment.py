@@ -21,7 +21,7 @@ from geoseg.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from geoseg.outputs import RunResult
+    from geoseg.result import RunResult
     from geoseg.protocols import Source
     from geoseg.scene import Scene
 
@@ -67,11 +67,11 @@ def _code(codes: list[int]) -> int:
 
 
 def _run_all(inputs: tuple[Input, ...], folders: OutputFolders, config: RunConfig) -> list[Outcome]:
-    from geoseg.models import read_spec
-
-    bands = read_spec(config.model).bands
     outcomes: list[Outcome] = []
-    with folders.made(), Signals() as signals:
+    with Signals() as signals, folders.made():
+        from geoseg.models import read_spec
+
+        bands = read_spec(config.model).bands
         for given in inputs:
             outcomes.append(_run_one(given, bands, folders, config, signals))
             if outcomes[-1].code > 128:
@@ -102,7 +102,7 @@ def _run_one(
         return Outcome(code=code, document={"status": "interrupted", **document, "exit_code": code})
     except Exception as error:  # noqa: BLE001 - the one place where everything ends as a line
         code = exit_code(error, began=watch.began)
-        resumes = watch.began and "--restart" not in str(error)
+        resumes = watch.began and not {"--restart", "--on-bad-block"} & set(str(error).split())
         advice = f"What is done stands in {document['out']}; the same command resumes it" if resumes else ""
         text = say_error(error, debug=config.debug, about=given.label, advice=advice)
         return Outcome(code=code, document={"status": "failed", **document, "error": text, "exit_code": code})
@@ -119,6 +119,7 @@ def _segmented(scene: Scene[Source], out: Path, config: RunConfig, watch: Watch)
             out=out,
             overwrite=config.overwrite,
             restart=config.restart,
+            skip_finished=len(config.inputs) > 1,
             on_event=watch,
             **config.for_pipeline(),
         )

@@ -37,13 +37,10 @@ def onnx_input_shape(path: Path) -> Shape:
         ModelError: It is no ONNX file, has several inputs, takes no float32, or keeps weights in another file.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            view = memoryview(mapped)
-            try:
-                return _onnx_shape(view, path)
-            finally:
-                view.release()
-    except (IndexError, ValueError, BufferError, OSError) as error:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # goes when its last view does
+        return _onnx_shape(memoryview(mapped), path)
+    except (IndexError, ValueError, OSError) as error:
         raise ModelError(f"{path} cannot be read as an ONNX graph: {error}") from error
 
 

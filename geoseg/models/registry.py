@@ -47,7 +47,7 @@ def build(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
                 f"encoder_name {value!r}: only names that timm or segmentation_models_pytorch build offline"
             )
     unknown = sorted(set(arguments) - set(_parameters(maker)))
-    if unknown and not _takes_any(maker):
+    if unknown:
         raise ModelError(f"{architecture} takes no {', '.join(unknown)}; it takes {', '.join(_parameters(maker))}")
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random weights; the caller's stream stays as it was
@@ -94,7 +94,3 @@ def _maker(architecture: str) -> Callable[..., nn.Module]:
 
 def _parameters(maker: Callable[..., nn.Module]) -> list[str]:
     return [name for name, one in inspect.signature(maker).parameters.items() if one.kind is not one.VAR_KEYWORD]
-
-
-def _takes_any(maker: Callable[..., nn.Module]) -> bool:
-    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(maker).parameters.values())

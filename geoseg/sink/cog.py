@@ -137,7 +137,7 @@ class CogSink:
             while max(levels[-1].shape[1:]) > BLOCK and levels[-1].shape[2] > 1:
                 self._add_level(levels)
             self._build(levels, built)
-            pass
+            self._compare(levels, built)
             sync(built)
             built.replace(self.path)
             sync(self.path.parent)

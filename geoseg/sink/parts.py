@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -50,11 +51,18 @@ def writing(path: Path, needed: int = 0) -> Iterator[None]:
             raise
         free = _free_bytes(path.parent)
         if getattr(error, "errno", None) == errno.ENOSPC or free < max(needed, 1 << 20):
-            about = f", need about {max(1, needed >> 20)} MB" if needed else ""
-            raise SinkError(
-                f"no space left on {path.parent}{about}; free some and run the same command again"
-            ) from error
+            raise SinkError(_no_space(path, needed)) from error
         raise SinkError(f"{path}: cannot be written ({error})") from error
+
+
+def _demand_space(path: Path, needed: int) -> None:
+    if _free_bytes(path.parent) < needed:
+        raise SinkError(_no_space(path, needed))
+
+
+def _no_space(path: Path, needed: int) -> str:
+    about = f", need about {max(1, needed >> 20)} MB" if needed else ""
+    return f"no space left on {path.parent}{about}; free some and run the same command again"
 
 
 def _free_bytes(folder: Path) -> int:
@@ -112,42 +120,50 @@ class Part:
 
 
 class PartWriter:
-    """Writes the rasters of one window, rows from top to bottom, into one TIFF each."""
+    """Writes the rasters of one window, rows from top to bottom, into one TIFF each.
+
+    GDAL can report success for a file whose last bytes found no space, so what was written is read back and compared
+    before it is accepted.
+    """
 
     def __init__(self, folder: Path, name: str, window: Window, bands: Mapping[str, tuple[int, str]]) -> None:
-        """Takes `bands`: raster name -> (number of bands, dtype). Files are named ``NAME.RASTER.tif``."""
+        """Takes `bands`: raster name -> (number of bands, dtype). Files are named ``NAME.RASTER.tif``.
+
+        Raises:
+            SinkError: There is no space for them.
+        """
         self._window = window
         self._stack = ExitStack()
         self._paths = {raster: folder / f"{name}.{raster}.tif" for raster in bands}
-        self._files = {}
-        with self._closing_on_error():
+        self._files: dict[str, Any] = {}
+        self._written: dict[str, list[tuple[RasterioWindow, int]]] = {raster: [] for raster in bands}
+        try:
             for raster, (count, dtype) in bands.items():
-                needed = window.size * count * np.dtype(dtype).itemsize
-                temporary = self._stack.enter_context(durable(self._paths[raster], needed))
-                self._files[raster] = self._stack.enter_context(
-                    rasterio.open(
-                        temporary,
-                        "w",
-                        height=window.height,
-                        width=window.width,
-                        count=count,
-                        dtype=dtype,
-                        transform=_NOWHERE,
-                        **_TIFF,
-                    )
-                )
+                self._open(raster, count, dtype)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _open(self, raster: str, count: int, dtype: str) -> None:
+        height, width = self._window.shape
+        path, needed = self._paths[raster], self._window.size * count * np.dtype(dtype).itemsize
+        _demand_space(path, needed)  # libtiff tells the terminal, and only the terminal, when it finds none
+        temporary = self._stack.enter_context(durable(path, needed))
+        self._stack.push(lambda kind, *_: self._compare(raster, temporary) if kind is None else None)
+        options = {"height": height, "width": width, "count": count, "dtype": dtype, "transform": _NOWHERE} | _TIFF
+        self._files[raster] = self._stack.enter_context(rasterio.open(temporary, "w", **options))
 
     def write(self, window: Window, rasters: Mapping[str, Pixels]) -> None:
         """Takes (band, row, col) per raster for a part of the window."""
-        place = window.within(self._window)
+        inner = window.within(self._window)
+        place = RasterioWindow(inner.col_off, inner.row_off, inner.width, inner.height)
         for raster, bands in rasters.items():
+            self._written[raster].append((place, zlib.crc32(bands.tobytes())))
             with writing(self._paths[raster], self._window.size):
-                self._files[raster].write(
-                    bands, window=RasterioWindow(place.col_off, place.row_off, place.width, place.height)
-                )
+                self._files[raster].write(bands, window=place)
 
     def close(self) -> dict[str, dict[str, Any]]:
-        """Syncs and renames the files; returns size and checksum by file name."""
+        """Compares, syncs and renames the files; returns size and checksum by file name."""
         self._stack.close()
         return {path.name: describe_file(path) for path in self._paths.values()}
 
@@ -155,13 +171,11 @@ class PartWriter:
         """Removes what was written."""
         self._stack.__exit__(_Abandoned, _Abandoned(), None)
 
-    @contextmanager
-    def _closing_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.abandon()
-            raise
+    def _compare(self, raster: str, temporary: Path) -> None:
+        with rasterio.open(temporary, driver="GTiff") as file:
+            for place, checksum in self._written[raster]:
+                if zlib.crc32(file.read(window=place).tobytes()) != checksum:
+                    raise OSError(errno.EIO, "what was read back differs from what was written")
 
 
 class PartMosaic:

@@ -77,10 +77,10 @@ class Area:
         row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
         crossing = left[edge] + (row + 0.5 - top[edge]) * slope[edge]
         col = np.clip(np.ceil(crossing - 0.5), window.col_off, window.col_stop).astype(np.int64)
-        # Even-odd rule: every centre right of a crossing changes sides.
-        turns = np.zeros((window.height, window.width + 1), np.int32)
+        # Even-odd rule: every centre right of a crossing changes sides; bytes may wrap, for only parity counts.
+        turns = np.zeros((window.height, window.width + 1), np.uint8)
         np.add.at(turns, (row - window.row_off, col - window.col_off), 1)
-        inside: Valid = (np.cumsum(turns, axis=1)[:, :-1] & 1).astype(bool)
+        inside: Valid = (np.cumsum(turns, axis=1, dtype=np.uint8)[:, :-1] & 1).view(bool)
         return inside
 
 

@@ -41,11 +41,12 @@ def target_grid(geobox: GeoBox, resolution: float | None = None, crs: str | None
             grid = compute_output_geobox(geobox, str(target), resolution=pixel)
         else:
             grid = geobox if resolution is None else geobox.zoom_to(resolution=resolution)
-    except (ValueError, RuntimeError, OverflowError) as error:  # pyproj's errors are RuntimeErrors
-        raise GridError(f"no grid in {target} covers the scene: {' '.join(str(error).split())}") from error
+    except (ValueError, RuntimeError, ArithmeticError, AssertionError) as error:  # pyproj's errors are RuntimeErrors
+        what = " ".join(str(error).split()) or "part of it has no place there"
+        raise GridError(f"no grid in {target} covers the scene ({what}): choose another CRS") from error
     height, width = grid.shape
     if not 0 < height * width <= _MAX_PIXELS:
-        raise GridError(f"resolution {resolution} makes {height} x {width} pixels: choose a coarser one")
+        raise GridError(f"the scene would have {height} x {width} pixels in {target}: choose a coarser resolution")
     return grid
 
 

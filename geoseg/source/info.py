@@ -116,7 +116,7 @@ def inspect(
     examined = examine(location, unsigned=unsigned)
     with environment(examined), open_raster(examined) as dataset:
         rows, cols = dataset.block_shapes[0]
-        tags = {**dataset.tags(), **dataset.tags(ns="IMAGERY")}
+        tags = {**dataset.tags(), **_imagery(examined, dataset)}
         bands = tuple(_band(dataset, index) for index in dataset.indexes)
         return RasterInfo(
             file=RasterFile(examined=examined, mask=_mask(dataset), alpha=_alpha(bands)),
@@ -127,6 +127,11 @@ def inspect(
             overviews=tuple(dataset.overviews(1)),
             datetime=_time(tags),
         )
+
+
+def _imagery(examined: Examined, dataset: Any) -> Mapping[str, str]:
+    """Tags of the domain for which GDAL looks for a dozen providers' files beside a local raster."""
+    return dataset.tags(ns="IMAGERY") if examined.location.kind == "path" else {}
 
 
 def _band(dataset: Any, index: int) -> BandInfo:

@@ -54,6 +54,18 @@ class Examined:
         """The raster's own."""
         return self.identity[0][1]
 
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Headers that bind a server to this version; none where sidecars, of other versions, are read as well."""
+        if self.location.kind == "path" or len(self.identity) > 1:
+            return {}
+        return remote.condition(self.fingerprint)
+
+    @property
+    def unbound(self) -> bool:
+        """Whether a server may change the object between two requests, and nobody would notice."""
+        return self.location.kind != "path" and not self.conditions
+
     def demand(self, fingerprint: str) -> None:
         """Refuses a raster that is now another one.
 
@@ -175,7 +187,7 @@ def _check_sidecar(beside: Location, read: ReadAt) -> None:
 @contextmanager
 def environment(examined: Examined) -> Iterator[None]:
     """GDAL's configuration while `examined` is opened or read."""
-    options = remote.gdal_options(examined.location, examined.fingerprint)
+    options = remote.gdal_options(examined.location, examined.conditions)
     session = remote.gdal_session(examined.location, unsigned=examined.unsigned)
     # Without sidecars GDAL shall look for none: each look is a request, or a file that nobody checked.
     listing = "TRUE" if len(examined.identity) > 1 else "EMPTY_DIR"

@@ -94,6 +94,9 @@ class Opening:
     def _array(self, array: Any) -> _Found:
         from geoseg.source.array import XarraySource, inspect_array
 
+        files = [f"{name}={where}" for name, where in self.band_map.items() if not str(where).isdigit()]
+        if files:
+            raise BandError(f"{files[0]}: an array takes no bands from files; put them into the array")
         info = inspect_array(array, assume_crs=self.assume_crs)
         places = find_bands(info, self.bands, self._numbers("an array"))
         declared = tuple(self._declared(info, places[name], name) for name in self.bands)
@@ -142,12 +145,14 @@ class Opening:
         item = read_item(place, unsigned=self.unsigned)
         shelf = _Shelf(self)
         choices = [self._item_choice(item, shelf, name) for name in self.bands]
+        first = choices[0][0]
+        by_file = "none" if first.datetime is None else "tiff"
         return _Found(
             sources=self._by_grid(choices),
             id=item.id,
-            href=str(choices[0][0].location),
-            datetime=item.datetime,
-            datetime_source="none" if item.datetime is None else "item",
+            href=str(first.location),
+            datetime=item.datetime or first.datetime,
+            datetime_source=by_file if item.datetime is None else "item",
             item_href=str(place),
         )
 

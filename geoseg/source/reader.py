@@ -110,6 +110,8 @@ class FileReader:
                 valid &= (dataset.read_masks(wanted, window=place) != 0).all(axis=0)
             if self._alpha is not None:
                 valid &= dataset.read(self._alpha, window=place) != 0
+        if self.file.examined.unbound:
+            recheck(self.file.examined)
 
     def _by_blocks(self, window: Window, pixels: Pixels, valid: Valid) -> None:
         """Reads block by block, so that what cannot be decoded has a name, and costs no more than itself."""

@@ -12,7 +12,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException, HTTPMessage
@@ -23,7 +23,7 @@ from urllib.request import HTTPSHandler, OpenerDirector, ProxyHandler, Request, 
 from geoseg.errors import SourceError
 from geoseg.source.location import Location
 
-__all__ = ["Answer", "RefusedError", "ask", "fetch", "gdal_options", "gdal_session", "patiently"]
+__all__ = ["Answer", "RefusedError", "ask", "condition", "fetch", "gdal_options", "gdal_session", "patiently"]
 
 T = TypeVar("T")
 
@@ -282,20 +282,20 @@ def _s3_client(*, unsigned: bool, endpoint: str | None) -> Any:
     return _aws_session().client("s3", endpoint_url=endpoint, config=config)
 
 
-def gdal_options(location: Location, fingerprint: str) -> dict[str, str]:
-    """GDAL's configuration for reading the object that `fingerprint` names, and no other version of it."""
+def gdal_options(location: Location, conditions: Mapping[str, str]) -> dict[str, str]:
+    """GDAL's configuration for reading an object, with the headers `conditions` on every request."""
     if location.kind == "path":
         return {}
     options = dict(_COMMON)
     if "?" in location.href:
         options["CPL_VSIL_CURL_USE_HEAD"] = "NO"  # a signature is good for GET only
-    headers = {**_own_headers(), **_condition(fingerprint)}
+    headers = {**_own_headers(), **conditions}
     # Quotes within a value are kept only where the whole pair is quoted and they are escaped.
     options["GDAL_HTTP_HEADERS"] = ",".join('"' + f"{k}: {v}".replace('"', '\\"') + '"' for k, v in headers.items())
     return options | (_s3_options() if location.kind == "s3" else {})
 
 
-def _condition(fingerprint: str) -> dict[str, str]:
+def condition(fingerprint: str) -> dict[str, str]:
     """The header that makes a server refuse another version; weak tags never match, by the letter of HTTP."""
     kind, _, value = fingerprint.partition(" ")
     if kind == "etag" and not value.startswith("W/"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.errors import GridError
+from geoseg.errors import BandError, GridError
 from geoseg.protocols import Source
 from geoseg.scene import Band, BandSet, Scaling
 from geoseg.testing.fakes import geobox_of
@@ -29,7 +29,7 @@ __all__ = ["SyntheticScene", "write_scene"]
 SCALE = 1e-4
 NODATA = 0
 BLOCK = 512
-PIECE = 384  # pixels: what is computed at once; small enough to stay in the processor's cache
+PIECE = 512  # pixels: what is computed at once; small enough to stay in the processor's cache
 MARGIN = 3  # pixels around a piece that blur and slopes look at
 SHADOW = np.array([0.42, 0.50, 0.56, 0.64, 0.68, 0.70], dtype=np.float32)  # skylight still fills the blue
 
@@ -59,6 +59,11 @@ class SyntheticScene:
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise GridError(f"a scene of {self.height} x {self.width} pixels cannot be made")
+        unknown = set(self.names) - set(BANDS)
+        if unknown or not self.names:
+            raise BandError(
+                f"no synthetic band {', '.join(sorted(unknown)) or 'named'}; choose from {', '.join(BANDS)}"
+            )
 
     @property
     def geobox(self) -> GeoBox:

@@ -16,12 +16,12 @@ SMP = (
     ("Unet", "resnet18", 1),
     ("Unet", "mobilenet_v2", 4),
     ("Unet", "tu-mobilenetv3_small_050", 13),
-    ("UnetPlusPlus", "timm-mobilenetv3_small_minimal_100", 3),
+    ("UnetPlusPlus", "tu-mobilenetv3_small_050", 3),
     ("DeepLabV3Plus", "mobilenet_v2", 5),
-    ("FPN", "timm-mobilenetv3_small_minimal_100", 4),
-    ("PSPNet", "timm-mobilenetv3_small_minimal_100", 6),
+    ("FPN", "tu-mobilenetv3_small_050", 4),
+    ("PSPNet", "tu-mobilenetv3_small_050", 6),
     ("Segformer", "mit_b0", 4),
-    ("UPerNet", "timm-mobilenetv3_small_minimal_100", 2),
+    ("UPerNet", "tu-mobilenetv3_small_050", 2),
 )
 
 

@@ -346,6 +346,17 @@ def test_a_file_that_gdal_thinks_whole_is_compared(tmp_path: Path, monkeypatch: 
     assert_untouched(tmp_path)
 
 
+def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, synced = filled(tmp_path), []
+
+    def note(path: Path) -> None:
+        synced.append((path, (tmp_path / "out.tif").read_bytes() == b"older"))
+
+    monkeypatch.setattr(cog, "sync", note)
+    sink.close()
+    assert synced == [(tmp_path / "work" / "out.unfinished.tif", True), (tmp_path, False)]
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     sink = filled(tmp_path)

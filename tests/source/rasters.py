@@ -36,7 +36,9 @@ def ramp(count: int = 4, height: int = 50, width: int = 70, dtype: str = "uint16
     return (np.arange(count * height * width) % 60_000 + 1).reshape(count, height, width).astype(dtype)
 
 
-def source_of(location: str | Path, *, assume_crs: str | None = None, on_bad_block: OnBadBlock = "fail") -> RasterSource:
+def source_of(
+    location: str | Path, *, assume_crs: str | None = None, on_bad_block: OnBadBlock = "fail"
+) -> RasterSource:
     """All bands of a raster, by number."""
     return whole_source(inspect(location, assume_crs=assume_crs), on_bad_block)
 

@@ -161,6 +161,8 @@ def test_bands_are_found_by_name_never_by_position() -> None:
         open_scene(counted, bands=["red"])
     by_number = open_scene(counted, bands=["red"], band_map={"red": "3"})
     np.testing.assert_array_equal(by_number.source.read(whole(GRID))[0][0], values[2])
+    with pytest.raises(BandError, match=r"red=B04\.tif"):
+        open_scene(counted, bands=["red"], band_map={"red": "B04.tif"})
     with pytest.raises(BandError, match="bands 1 to 3"):
         open_scene(counted, bands=["red"], band_map={"red": 4})
 

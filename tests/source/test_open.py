@@ -16,9 +16,9 @@ import pytest
 import rasterio
 
 from geoseg.errors import GeosegError, GridError, SourceError
-from geoseg.source.header import read_header
+from geoseg.source.header import ReadAt, read_header
 from geoseg.source.info import inspect
-from geoseg.source.open import examine, now, open_raster, read_window
+from geoseg.source.open import examine, limit_cache, now, open_raster, read_window
 from geoseg.window import Window
 from tests.source.rasters import PLACE, ramp, source_of, write
 
@@ -123,7 +123,7 @@ def test_another_format_under_tif_is_refused(tmp_path: Path, content: bytes, wor
         inspect(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert os.listdir(tmp_path) == ["scene.tif"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def tiff(tags: dict[int, tuple[int, int]], *, order: str = "<", big: bool = False) -> bytes:
@@ -253,7 +253,7 @@ def test_what_a_header_declares(tmp_path: Path) -> None:
         file.update_tags(TIFFTAG_DATETIME="2021:07:05 10:11:12")
         file.build_overviews([2, 4])
     info = inspect(path)
-    assert (info.block, info.overviews, info.geobox.shape) == ((16, 16), (2, 4), (50, 70))
+    assert (info.block, info.overviews, tuple(info.geobox.shape)) == ((16, 16), (2, 4), (50, 70))
     assert info.datetime is not None
     assert info.datetime.isoformat() == "2021-07-05T10:11:12+00:00"
     with rasterio.open(path, "r+") as file:
@@ -289,14 +289,28 @@ def test_read_window_of_our_own_files(tmp_path: Path) -> None:
     assert (part == ramp()[1:2, 1:4, 2:6]).all()
 
 
+def test_the_cache_of_blocks_is_bounded() -> None:
+    from rasterio._env import get_gdal_config
+
+    before = get_gdal_config("GDAL_CACHEMAX")
+    limit_cache(64 << 20)
+    assert get_gdal_config("GDAL_CACHEMAX") == 64 << 20
+    limit_cache(before)
+
+
+def part_of(content: bytes) -> ReadAt:
+    return lambda offset, size: content[offset : offset + size]
+
+
 def test_any_prefix_of_a_file_is_read_or_refused_cleanly(tmp_path: Path) -> None:
     content = write(tmp_path / "a.tif", ramp(1, 16, 16)).read_bytes()
     for length in range(0, len(content), 7):
         part = content[:length]
-        try:
-            read_header("a.tif", lambda offset, size, part=part: part[offset : offset + size])
-        except SourceError as error:
-            assert length < 8 or "metadata" in str(error), error
+        if length < 4:
+            with pytest.raises(SourceError, match="empty|no known raster"):
+                read_header("a.tif", part_of(part))
+        else:
+            assert read_header("a.tif", part_of(part)).driver == "GTiff"
 
 
 BATCH = """
@@ -327,9 +341,8 @@ for path in sys.argv[1:]:
 
 def test_malformed_files_give_clean_errors_or_right_pixels(shared: Path) -> None:
     files = sorted(str(path) for path in (shared / "data" / "malformed").glob("*/*.tif"))
-    done = subprocess.run(
-        [sys.executable, "-c", BATCH, *files], capture_output=True, text=True, timeout=200, cwd=GEOSEG.parent
-    )
+    command = [sys.executable, "-c", BATCH, *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=GEOSEG.parent, check=False)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert [path for path, *_ in results] == files, done.stderr[-2000:]
     for path, outcome, seconds, peak in results:

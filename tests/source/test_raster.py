@@ -25,6 +25,7 @@ from geoseg.protocols import Source
 from geoseg.source import reader
 from geoseg.source.bands import declare_band
 from geoseg.source.info import inspect
+from geoseg.source.open import open_raster
 from geoseg.source.raster import RasterSource, join_rasters
 from geoseg.window import Window, whole
 from tests.source.rasters import PLACE, ramp, source_of, whole_source, write
@@ -102,7 +103,8 @@ def test_reads_what_rasterio_reads(fixtures: Path, name: str, data: st.DataObjec
         row_off=row, col_off=col, height=data.draw(st.integers(0, 300)), width=data.draw(st.integers(0, 300))
     )
     got, usable = source.read(window)
-    assert (got.shape[1:], usable.shape, got.dtype, usable.dtype) == (window.shape, window.shape, pixels.dtype, bool)
+    assert got.shape[1:] == usable.shape == window.shape
+    assert (got.dtype, usable.dtype) == (pixels.dtype, np.dtype(bool))
     inside = window & whole(source.geobox)
     rows, cols = inside.slices
     there = np.zeros(window.shape, bool)
@@ -126,7 +128,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64", "int8", "uint64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64", "int8", "uint64"]
+)
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_layouts_and_dtypes(tmp_path: Path, layout: str, dtype: str) -> None:
     pixels = ramp(dtype=dtype)
@@ -197,7 +201,9 @@ def test_masks(tmp_path: Path, kind: str) -> None:
     source = source_of(path)
     assert len(source.identity()) == (2 if kind == "external" else 1)
     np.testing.assert_array_equal(source.read(whole(source.geobox))[1], mask != 0)
-    np.testing.assert_array_equal(source.read(Window(row_off=15, col_off=20, height=9, width=30))[1], mask[15:24, 20:50] != 0)
+    np.testing.assert_array_equal(
+        source.read(Window(row_off=15, col_off=20, height=9, width=30))[1], mask[15:24, 20:50] != 0
+    )
 
 
 def test_a_transparency_band_counts_unless_it_is_data(tmp_path: Path) -> None:
@@ -242,11 +248,10 @@ def test_files_on_two_grids_are_refused(tmp_path: Path, change: dict[str, Any]) 
 def test_opens_late_and_once_for_each_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of(write(tmp_path / "a.tif", ramp()))
     opened: list[int] = []
-    original = reader.open_raster
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         opened.append(threading.get_ident())
-        return original(*args, **kwargs)
+        return open_raster(*args, **kwargs)
 
     monkeypatch.setattr(reader, "open_raster", counting)
     assert not opened
@@ -294,7 +299,9 @@ def test_a_bad_block_is_named_or_filled(tmp_path: Path, interleave: str) -> None
         inside = window & whole(source.geobox)
         rows, cols = inside.within(window).slices
         np.testing.assert_array_equal(valid[rows, cols], ~bad[inside.slices])
-        np.testing.assert_array_equal(got[:, rows, cols], np.where(bad, 0, ramp())[:, inside.slices[0], inside.slices[1]])
+        np.testing.assert_array_equal(
+            got[:, rows, cols], np.where(bad, 0, ramp())[:, inside.slices[0], inside.slices[1]]
+        )
     assert source.bad_blocks == 1
 
 

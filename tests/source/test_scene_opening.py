@@ -302,6 +302,12 @@ def test_real_scenes_equal_rasterio(
         assert scene.geobox.transform == dataset.transform
 
 
+def test_a_scene_with_corners_in_space_has_no_grid_elsewhere(shared: Path) -> None:
+    path = shared / "data" / "raster_fixtures" / "rasterio" / "goes.tif"
+    with pytest.raises(GridError, match="another CRS"):
+        open_scene(path, bands=["a"], band_map={"a": 1}, crs="EPSG:3857")
+
+
 def test_a_real_scene_in_another_crs(shared: Path) -> None:
     """Warped reflectance keeps its mean, and red stays below near infrared over fields."""
     path = shared / "data" / "s2_scenes" / "ftw_austria_window_a.tif"

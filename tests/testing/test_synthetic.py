@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rio_cogeo.cogeo import cog_validate
 
-from geoseg.errors import GridError
+from geoseg.errors import BandError, GridError
 from geoseg.testing import Cover, SyntheticScene, write_scene
 from geoseg.testing import strategies as gst
 from geoseg.testing.noise import bell, fractal, uniform, value_noise
@@ -113,9 +113,11 @@ def test_a_scene_of_any_size_can_be_made(height: int, width: int) -> None:
     assert valid.shape == scene.truth(whole(scene.geobox)).shape
 
 
-def test_a_scene_without_pixels_is_refused() -> None:
+def test_a_scene_without_pixels_or_with_unknown_bands_is_refused() -> None:
     with pytest.raises(GridError, match="0 x 5"):
         SyntheticScene(0, 5)
+    with pytest.raises(BandError, match="purple; choose from blue"):
+        SyntheticScene(5, 5, names=("red", "purple"))
 
 
 def test_a_scene_on_disk_is_a_valid_cog_that_says_what_it_holds(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Stories told with geoseg's public names, run by `make`."""
