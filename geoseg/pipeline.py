@@ -136,6 +136,7 @@ class _Job:
             | {
                 "tile": tile,
                 "overlap": overlap,
+                "nodata": str(options.nodata),  # NaN differs from itself
                 "bands": {name: str(place) for name, place in sorted((options.bands or {}).items())},
                 "crop": str(self.crop),
                 "aoi": None if options.aoi is None else hashlib.sha256(Path(options.aoi).read_bytes()).hexdigest(),
@@ -153,7 +154,6 @@ _REPEATED = (
     "backend",
     "scale",
     "offset",
-    "nodata",
     "mask",
     "resolution",
     "crs",

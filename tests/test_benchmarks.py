@@ -183,13 +183,14 @@ def test_results_are_kept_from_call_to_call(tmp_path: Path, monkeypatch: pytest.
 
     def measured(bench: object) -> list[Figure]:
         assert bench is not None
-        return [Figure(benchmark=name, what="x", value=next(calls))]
+        return [Figure(benchmark=name, what="x", value=next(calls), limit=0.5)]
 
     for name in ("memory", "engine", "memory"):
         monkeypatch.setattr(f"benchmarks.{name}.measure", measured)
         run.main([name, "--quick", "--out", str(tmp_path)])
     written = json.loads((tmp_path / "quick.json").read_text())
     assert [(row["benchmark"], row["value"]) for row in written["figures"]] == [("engine", 2.0), ("memory", 3.0)]
+    assert {row["met"] for row in written["figures"]} == {None}  # quick sizes are not judged
     assert written["machine"]["geoseg"] == geoseg.__version__
     assert "## memory" in (tmp_path / "quick.md").read_text()
 

@@ -59,10 +59,12 @@ def load_exported(path: Path) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.load(cleaned)
-            return program.module()
+            net: nn.Module = torch.export.load(cleaned).module()
     except Exception as error:  # torch raises whatever it meets in a file that it does not understand
         raise ModelError(f"{path} cannot be loaded by torch {torch.__version__}: {str(error)[:300]}") from error
+    # An exported graph has one mode and raises where it is put into it, as the exporter to ONNX does.
+    net.train = lambda mode=True: net  # type: ignore[method-assign,assignment]  # noqa: ARG005
+    return net
 
 
 def _cleaned(path: Path) -> io.BytesIO:

@@ -86,6 +86,7 @@ def test_every_option_reaches_the_pipeline(call: Call, fake: FakePipeline, tmp_p
         "aws_no_sign_request": True,
         "overwrite": True,
         "restart": True,
+        "skip_finished": False,
     }
 
 
