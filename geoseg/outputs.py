@@ -23,7 +23,7 @@ from geoseg import __version__
 from geoseg.decide import PROBABILITY_SCALE
 from geoseg.earth import PixelAreas
 from geoseg.engine import parts_of, peak_memory
-from geoseg.events import OnEvent, StageStarted
+from geoseg.events import OnEvent, StageStarted, Warned
 from geoseg.journal import Record, RunDirectory
 from geoseg.plan import RunPlan
 from geoseg.protocols import Source
@@ -109,6 +109,8 @@ def write_outputs(
         clock.stage("vectorize")
         files += _vectors(files, scene, spec, staging, vector, on_event)
     clock.stage("describe")
+    if scene.datetime is None:
+        on_event(Warned(message="no time of acquisition is known, the item bears the run's; --datetime gives one"))
     files.append(_preview(staging, scene, spec, tally))
     files.append(_item(scene, spec, files, geobox, started, model_href, staging, directory.out))
     clock.stage("")

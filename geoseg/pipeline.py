@@ -25,7 +25,7 @@ from geoseg.decide import layers_of
 from geoseg.earth import footprint
 from geoseg.engine import run_chunks
 from geoseg.errors import ConfigError, SourceError
-from geoseg.events import Event, OnEvent, StageStarted, Warned
+from geoseg.events import Event, OnEvent, StageStarted
 from geoseg.journal import FINAL_NAMES, RunDirectory
 from geoseg.models import load_model, package_path, read_spec
 from geoseg.outputs import write_outputs
@@ -218,8 +218,6 @@ def segment(
         plan = _plan(job, notify, pinned=None if stored is None else stored["plan"])
         check_fits(plan, directory.out, done=len(directory.finished()) / max(1, 2 * len(plan.chunks)))
         net = _load(job, plan.settings)
-        if job.scene.datetime is None:
-            notify(Warned(message=f"{job.scene.id}: no time of acquisition; the item gets the run's (see --datetime)"))
         if stored is None:
             directory.begin({"asked": asked, "plan": plan.pinned()})
         records = run_chunks(

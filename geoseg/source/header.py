@@ -46,7 +46,7 @@ class Header:
     driver: str
     """GDAL's driver for exactly this format: ``GTiff`` or ``JP2OpenJPEG``."""
     placed: bool
-    """Whether a TIFF holds a transform of its own (without one GDAL warns)."""
+    """Whether it holds a transform of its own, as far as its first bytes tell (without one rasterio warns)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,4 +224,4 @@ def _jpeg2000(name: str, read: ReadAt) -> Header:
     _check_size(name, height - top, width - left)
     components = struct.unpack(">H", head[at + 40 : at + 42])[0]
     check_blocks(name, min(tile_height, height), min(tile_width, width), 4 * components)
-    return Header(driver="JP2OpenJPEG", placed=True)
+    return Header(driver="JP2OpenJPEG", placed=False)

@@ -43,7 +43,7 @@ class Examined:
     driver: str
     """GDAL's driver for its format."""
     placed: bool
-    """Whether a TIFF holds a transform of its own."""
+    """Whether it holds a transform of its own, as far as its first bytes tell."""
     identity: tuple[tuple[str, str], ...]
     """Location (no query) and fingerprint: of the raster first, then of its sidecars."""
     unsigned: bool = False
@@ -170,7 +170,7 @@ def _sidecar(place: Location, suffix: str, *, unsigned: bool) -> tuple[str, str]
         return beside.display, fingerprint
     try:
         answer = remote.ask(beside, unsigned=unsigned)
-    except remote.RefusedError:
+    except remote.RefusedError:  # 404; or 403, where S3 lists nothing; or a page that says "not found"
         return None
     _check_sidecar(beside, _remote_reader(beside, answer, unsigned=unsigned))
     return beside.display, answer.fingerprint
@@ -250,8 +250,8 @@ def _opened(known: Examined, opening: Callable[[], Any]) -> Any:
 
 def _quietly(known: Examined, opening: Callable[[], Any]) -> Any:
     """Rasterio warns of every file without a transform; whether it needs one is decided elsewhere."""
-    if known.placed:
-        return opening()
+    if known.placed and known.location.kind != "path":
+        return opening()  # may take long, and other threads open theirs meanwhile
     with _warning_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return opening()
@@ -274,7 +274,7 @@ def _check_dataset(known: Examined, dataset: Any) -> None:
     for dtype, (rows, cols) in zip(dataset.dtypes, dataset.block_shapes, strict=True):
         if dtype.startswith("complex"):
             raise SourceError(f"{name}: holds complex numbers ({dtype}); convert them to amplitude or reflectance")
-        check_blocks(name, rows, cols, 16)
+        check_blocks(name, rows, cols, np.dtype(dtype).itemsize)
 
 
 def limit_cache(size: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -54,7 +55,7 @@ class FileReader:
         self._on_bad_block = on_bad_block
         self._threads = threads
         self._local = threading.local()
-        self._opened: list[Any] = []
+        self._opened: weakref.WeakSet[Any] = weakref.WeakSet()  # a thread that ends closes its handle
 
     def read_into(self, window: Window, pixels: Pixels, valid: Valid) -> None:
         """Fills its planes of `pixels` (band, row, col), and takes from `valid` what is not usable in them.
@@ -71,15 +72,16 @@ class FileReader:
 
     def close(self) -> None:
         """Closes the handles of all threads."""
-        opened, self._opened, self._local = self._opened, [], threading.local()
-        for dataset in opened:
+        self._local = threading.local()
+        for dataset in list(self._opened):
             dataset.close()
+        self._opened.clear()
 
     def _dataset(self) -> Any:
         """This thread's handle."""
         if not hasattr(self._local, "dataset"):
             self._local.dataset = open_raster(self.file.examined, threads=self._threads)
-            self._opened.append(self._local.dataset)
+            self._opened.add(self._local.dataset)
         return self._local.dataset
 
     def _patiently(self, window: Window, pixels: Pixels, valid: Valid) -> None:
@@ -92,7 +94,6 @@ class FileReader:
         """Drops this thread's handle, and with it all that GDAL cached; raises where the server has bad news."""
         dataset = self._local.__dict__.pop("dataset", None)
         if dataset is not None:
-            self._opened.remove(dataset)
             dataset.close()
         recheck(self.file.examined)
 

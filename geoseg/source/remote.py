@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
+from rasterio.errors import RasterioError
+
 from geoseg.errors import SourceError
 from geoseg.source.location import Location
 
@@ -41,8 +43,6 @@ ATTEMPTS = 4
 BACKOFF_SECONDS = 0.4
 """Before the second attempt; twice as long before each further one."""
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-MISSING = frozenset({403, 404, 410})
-"""What servers say of a sidecar that is not there; S3 says 403 where listing is not allowed."""
 
 # Regions of a file are cached by URL for the whole process; NON_CACHED drops them with the handle that read them, so
 # that a handle opened again sees what the server has now.
@@ -330,8 +330,6 @@ def patiently(read: Callable[[], T], recover: Callable[[], None]) -> T:
     Raises:
         RasterioError: What the last attempt raised.
     """
-    from rasterio.errors import RasterioError
-
     for wait in _waits():
         try:
             return read()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
 import threading
 import warnings
@@ -263,6 +265,17 @@ def test_opens_late_and_once_for_each_thread(tmp_path: Path, monkeypatch: pytest
     assert 1 <= len(opened) == len(set(opened)) <= 3
     source.close()
     assert (source.read(whole(source.geobox))[0] == ramp()).all()
+
+
+def test_a_thread_that_ends_closes_its_handle(tmp_path: Path) -> None:
+    source = source_of(write(tmp_path / "a.tif", ramp()))
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(5):
+        thread = threading.Thread(target=source.read, args=[whole(source.geobox)])
+        thread.start()
+        thread.join()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208
 
 
 def test_travels(tmp_path: Path) -> None:
