@@ -11,10 +11,12 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from geoseg.blend import Blend
 from geoseg.cluster import InlineRunner, Runner, local_cluster
@@ -27,6 +29,7 @@ from geoseg.plan import RunPlan
 from geoseg.protocols import Model, Source, Wanted
 from geoseg.settings import Settings
 from geoseg.sink.parts import Part, PartWriter, load_arrays, save_arrays
+from geoseg.source.open import limit_cache
 from geoseg.stream import SharedSums, decide_shared, stream_chunk
 from geoseg.window import Window
 
@@ -57,6 +60,7 @@ class _ChunkJob:
 
     def run(self, on_row: Callable[[int, int], None] | None = None) -> Record:
         began = time.perf_counter()
+        limit_cache(_cache_bytes(self.source, self.chunk))
         core = self.chunk.core
         writer = PartWriter(self.folder, self.name, core, _bands(self.layers)) if core else None
         try:
@@ -124,6 +128,13 @@ class _SeamJob:
         return _record("seam", self.name, files, began, {"pixels": pixels})
 
 
+def _cache_bytes(source: Source, chunk: Chunk) -> int:
+    """Two rows of the source's blocks, as wide as the chunk reads; and as much again for bands stored interleaved."""
+    rows, cols = source.block
+    per_pixel = sum(np.dtype(band.dtype).itemsize for band in source.bands)
+    return 2 * 2 * rows * (chunk.extent.width + 2 * cols) * per_pixel
+
+
 def _record(kind: str, name: str, files: dict[str, Any], began: float, counts: dict[str, Any]) -> Record:
     return {
         "kind": kind,
@@ -137,7 +148,14 @@ def _record(kind: str, name: str, files: dict[str, Any], began: float, counts: d
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes."""
+    """Largest resident size of this process so far, in bytes.
+
+    Linux hands the largest size of whoever started a process down to it in getrusage, so its own record is asked first.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

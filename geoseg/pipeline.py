@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,7 @@ from geoseg.earth import footprint
 from geoseg.engine import run_chunks
 from geoseg.errors import ConfigError, SourceError
 from geoseg.events import Event, OnEvent, StageStarted
+from geoseg.grid import ChunkGrid
 from geoseg.journal import FINAL_NAMES, RunDirectory
 from geoseg.models import load_model, package_path, read_spec
 from geoseg.outputs import write_outputs
@@ -37,6 +38,7 @@ from geoseg.settings import Backend, Precision, Settings
 from geoseg.source import open_scene
 from geoseg.source.area import Area, area_of_bbox, area_of_file
 from geoseg.spec import ModelSpec
+from geoseg.stream import stream_chunk
 from geoseg.tuning import ProbedCost, choose_settings, probe_cost
 from geoseg.window import Window, crop_geobox, whole
 
@@ -304,23 +306,48 @@ def _open_scene(scene: Any, spec: ModelSpec, options: SegmentOptions) -> Scene[S
 def _plan(job: _Job, notify: OnEvent, *, pinned: Mapping[str, Any] | None = None, probe: bool = False) -> RunPlan:
     options = job.options
     settings = _settings(job, notify) if pinned is None else Settings(**pinned["settings"])
-    cost: ProbedCost | None = None
-    if probe and not isinstance(job.model, Model):
-        cost = probe_cost(job.model, settings, tile=tiling_for(job.spec, options.tile, options.overlap)[0])
-    return plan_run(
-        job.scene,
-        job.spec,
+    layers = layers_of(job.spec, confidence=options.confidence, probabilities=options.probabilities)
+
+    def planned(cost: ProbedCost | None) -> RunPlan:
+        return plan_run(
+            job.scene,
+            job.spec,
+            settings=settings,
+            layers=layers,
+            tile=options.tile,
+            overlap=options.overlap,
+            blend=options.blend,
+            crop=job.crop,
+            chunk=options.chunk,
+            workers=options.workers,
+            pinned=pinned,
+            cost=cost,
+        )
+
+    plan = planned(None)
+    return planned(_probed(job, plan)) if probe and not isinstance(job.model, Model) else plan
+
+
+def _probed(job: _Job, plan: RunPlan) -> ProbedCost:
+    """What a few tiles in the middle of the scene cost, from the read to the decision."""
+    settings, grid = plan.settings, plan.grid
+    net = probe_cost(str(job.model), settings, tile=grid.tile)
+    crop, side = plan.chunks.crop, 2 * settings.lanes * grid.stride
+    row, col = crop.row_off + crop.height // 2, crop.col_off + crop.width // 2
+    middle = Window(row_off=row, col_off=col, height=grid.stride, width=side) & crop
+    chunk = ChunkGrid(grid=grid, crop=middle, rows_per_chunk=len(grid), cols_per_chunk=len(grid))[0]
+    began = time.perf_counter()
+    _, counts = stream_chunk(
+        chunk,
+        source=job.scene.source,
+        model=_load(job, settings),
+        blend=plan.blend,
+        layers=plan.layers,
         settings=settings,
-        layers=layers_of(job.spec, confidence=options.confidence, probabilities=options.probabilities),
-        tile=options.tile,
-        overlap=options.overlap,
-        blend=options.blend,
-        crop=job.crop,
-        chunk=options.chunk,
-        workers=options.workers,
-        pinned=pinned,
-        cost=cost,
+        write=lambda window, rasters: None,
     )
+    seconds = (time.perf_counter() - began) / max(1, counts.forward_passes)
+    return replace(net, seconds_per_tile=max(net.seconds_per_tile, seconds))
 
 
 def _settings(job: _Job, notify: OnEvent) -> Settings:

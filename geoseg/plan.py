@@ -206,7 +206,7 @@ def _layout(
     tiles = _CHUNK_TILES if cost is None else max(1, int(_MAX_CHUNK_SECONDS / max(cost.seconds_per_tile, 1e-6)))
     cols_per_chunk = -(-cols // chunk_cols)
     by_time = -(-rows // max(1, tiles // cols_per_chunk))
-    by_workers = -(-_CHUNKS_PER_WORKER * workers // chunk_cols)
+    by_workers = -(-_CHUNKS_PER_WORKER * workers // chunk_cols) if workers > 1 else 1
     chunk_rows = min(rows, max(by_time, by_workers))
     return -(-rows // chunk_rows), cols_per_chunk
 

@@ -25,7 +25,7 @@ from geoseg.events import OnEvent, Warned
 from geoseg.models.convert import cache_dir
 from geoseg.models.held import passing
 from geoseg.models.package import Package, open_package, verify
-from geoseg.models.probe import Bench, Found, Wanted, probe
+from geoseg.models.probe import Bench, Found, Wanted, found_of, probe, probe_apart
 from geoseg.settings import Backend, Precision, Settings
 
 __all__ = ["ProbedCost", "cache_dir", "choose_settings", "probe_cost", "usable_cores"]
@@ -85,7 +85,7 @@ def choose_settings(
     found = _recall(path) if cache else None
     if found is None:
         verify(package)
-        found = probe(package, wanted)
+        found = (probe_apart if place == "cpu" else probe)(package, wanted)
         if cache:
             _remember(path, found)
     if on_event is not None and found.warning:
@@ -226,8 +226,7 @@ def _processor(device: str) -> str:
 def _recall(path: Path) -> Found | None:
     """What an earlier probe kept; None where nothing, or nothing readable, is there."""
     try:
-        kept = json.loads(path.read_text("utf-8"))
-        return Found(settings=Settings(**kept["settings"]), warning=str(kept["warning"]))
+        return found_of(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from geoseg.models.nets import ThresholdNet
 from geoseg.models.package import SHIPPED
 from geoseg.models.save import save_package
 from geoseg.scene import Scaling
 from geoseg.spec import ClassInfo
 
-__all__ = ["CLASSES", "CRITERIA", "Criterion", "ThresholdNet", "spectral_baseline", "write_spectral_baseline"]
+__all__ = ["CLASSES", "CRITERIA", "Criterion", "spectral_baseline", "write_spectral_baseline"]
 
 CHANNELS = ("NDVI", "NDWI", "MNDWI", "NDBI", "blue", "red", "nir", "swir16", "swir22")
 """What the net sees: indices, and surface or top-of-atmosphere reflectance."""
@@ -89,27 +90,6 @@ CRITERIA: dict[str, tuple[Criterion, ...]] = {
 
 _STEEPNESS = 2.0
 """Score per unit of margin: one width past a threshold (against one short of it) is a probability of 0.98."""
-_LIMIT = 6.0
-"""Largest score: nothing is ever more certain than these indices can be."""
-
-
-class ThresholdNet(nn.Module):
-    """Scores (n, class, row, col): for each class the smallest of a few linear functions of the pixel's channels."""
-
-    def __init__(self, channels: int, classes: int, criteria: int, limit: float = _LIMIT) -> None:
-        super().__init__()
-        self.arguments = {"channels": channels, "classes": classes, "criteria": criteria, "limit": limit}
-        self._classes = classes
-        self._limit = limit
-        self.margins = nn.Conv2d(channels, criteria * classes, 1)
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """Scores of a batch (n, channel, row, col)."""
-        margins: Tensor = self.margins(batch)  # (n, criterion * class, row, col)
-        first, *others = margins.chunk(margins.shape[1] // self._classes, 1)  # each (n, class, row, col)
-        for other in others:
-            first = torch.minimum(first, other)
-        return first.clamp(-self._limit, self._limit)
 
 
 def spectral_baseline() -> ThresholdNet:

@@ -7,16 +7,19 @@ import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from geoseg.errors import ModelError
 from geoseg.models.package import Package
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.fx import GraphModule
 
-__all__ = ["AGREEMENT", "cache_dir", "difference", "onnx_graph", "write_onnx"]
+__all__ = ["AGREEMENT", "Size", "cache_dir", "difference", "onnx_graph", "write_onnx"]
 
+Size = tuple[int, int]
+"""(rows, cols) of a tile."""
 AGREEMENT = 2e-5
 """Largest difference of scores, relative to their own size, at which two runtimes count as the same."""
 
@@ -28,39 +31,73 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoseg"
 
 
-def onnx_graph(package: Package, tile: int) -> Path:
-    """An ONNX file that runs the package's net on tiles of `tile` pixels, batches of any size.
+def onnx_graph(package: Package, size: Size) -> Path:
+    """An ONNX file that runs the package's net on tiles of `size` (rows, cols), in batches of any size where it can.
 
-    An ONNX package is its own file. Others are converted (for this tile: fixed sizes run faster), compared with torch
-    on random tiles, and kept by digest, tile and torch version.
+    An ONNX package is its own file. Others are converted (for this size: fixed sizes run faster), compared with torch
+    on random tiles, and kept by digest, size and torch version.
 
     Raises:
         ModelError: The net cannot be converted, or the graph's scores differ from torch's.
     """
     if package.format == "onnx":
         return package.weights
-    target = cache_dir() / "onnx" / f"{package.spec.digest[:32]}-{tile}-torch{version('torch')}.onnx"
+    target = cache_dir() / "onnx" / f"{package.spec.digest[:32]}-{size[0]}x{size[1]}-torch{version('torch')}.onnx"
     if not target.is_file():
-        _convert(package, tile, target)
+        _convert(package, size, target)
     return target
 
 
-def _convert(package: Package, tile: int, target: Path) -> None:
+def _convert(package: Package, size: Size, target: Path) -> None:
     import torch
 
     from geoseg.models.torch_model import load_net
 
     spec, net = package.spec, load_net(package)
     dates = (spec.dates,) if spec.dates > 1 else ()
-    sample = torch.randn(
-        spec.static_batch or 2, *dates, len(spec.channels), tile, tile, generator=torch.Generator().manual_seed(0)
-    )
+    count = spec.static_batch or 1
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(2 * count, *dates, len(spec.channels), *size, generator=generator)
+    if package.format == "pt2":
+        net = _with_sizes(cast("GraphModule", net), sample[:count])  # which is what torch.export makes
     target.parent.mkdir(parents=True, exist_ok=True)
+    gap = float("inf")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         draft = Path(folder) / "draft.onnx"
-        write_onnx(net, sample, draft, any_batch=spec.static_batch is None)
-        _compare(net, sample, draft)
-        draft.replace(target)
+        for any_batch in (True, False) if spec.static_batch is None else (False,):
+            write_onnx(net, sample[:count], draft, any_batch=any_batch)
+            gap = max(_gap(net, part, draft) for part in (sample[:count], sample if any_batch else sample[count:]))
+            if gap < AGREEMENT:
+                draft.replace(target)
+                return
+    raise ModelError(f"the net's ONNX graph differs from torch by {gap:.1e}, more than {AGREEMENT:.0e}")
+
+
+def _with_sizes(net: GraphModule, sample: Tensor) -> GraphModule:
+    """An exported graph with its symbolic sizes replaced by those that `sample` has: tracing knows no symbols."""
+    import torch
+    from torch.fx import GraphModule, Interpreter, Node
+    from torch.fx.node import map_arg
+
+    numbers: dict[Node, Any] = {}
+
+    class Recorder(Interpreter):
+        def run_node(self, n: Node) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, bool | int | float):
+                numbers[n] = result
+            return result
+
+    with torch.inference_mode():
+        Recorder(net).run(sample)
+    for node in list(net.graph.nodes):
+        if node.op == "call_module" and not node.users:  # checks of sizes
+            net.graph.erase_node(node)
+            continue
+        node.args = map_arg(node.args, lambda one: numbers.get(one, one))
+        node.kwargs = map_arg(node.kwargs, lambda one: numbers.get(one, one))
+    net.graph.eliminate_dead_code()
+    return GraphModule(net, net.graph)
 
 
 def write_onnx(net: nn.Module, sample: Tensor, path: Path, *, any_batch: bool = True, any_size: bool = False) -> None:
@@ -91,16 +128,18 @@ def write_onnx(net: nn.Module, sample: Tensor, path: Path, *, any_batch: bool = 
             raise ModelError(f"the net cannot be converted to ONNX: {str(error)[:300]}") from error
 
 
-def _compare(net: nn.Module, sample: Tensor, path: Path) -> None:
+def _gap(net: nn.Module, batch: Tensor, path: Path) -> float:
+    """How far ONNX Runtime's scores are from torch's; infinite where the graph does not take the batch."""
     import onnxruntime
     import torch
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = torch.from_numpy(session.run(None, {"input": sample.numpy()})[0])
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        found = torch.from_numpy(session.run(None, {"input": batch.numpy()})[0])
+    except Exception:  # noqa: BLE001 - onnxruntime's errors share no root but Exception
+        return float("inf")
     with torch.inference_mode():
-        gap = difference(found, net(sample))
-    if not gap < AGREEMENT:
-        raise ModelError(f"the net's ONNX graph differs from torch by {gap:.1e}, more than {AGREEMENT:.0e}")
+        return difference(found, net(batch))
 
 
 def difference(first: Tensor, second: Tensor) -> float:

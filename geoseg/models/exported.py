@@ -63,7 +63,7 @@ def load_exported(path: Path) -> nn.Module:
     except Exception as error:  # torch raises whatever it meets in a file that it does not understand
         raise ModelError(f"{path} cannot be loaded by torch {torch.__version__}: {str(error)[:300]}") from error
     # An exported graph has one mode and raises where it is put into it, as the exporter to ONNX does.
-    net.train = lambda mode=True: net  # type: ignore[method-assign,assignment]  # noqa: ARG005
+    net.train = lambda mode=True: net  # type: ignore[method-assign]
     return net
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from geoseg.errors import ModelError
-from geoseg.models.package import Package, open_package, verify
+from geoseg.errors import MissingExtraError, ModelError
+from geoseg.models.package import CARD, Package, open_package, verify
 from geoseg.protocols import Model
 from geoseg.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["load_model", "model_of", "sample_of", "try_package"]
+__all__ = ["load_model", "model_of", "sample_of", "try_package", "validate_package"]
 
 _SMALLEST = 64
 """Side of the tile on which a package is tried, in pixels, where its graph takes any."""
@@ -21,6 +23,8 @@ _SMALLEST = 64
 
 def load_model(name_or_path: str | Path, settings: Settings | None = None) -> Model:
     """A model that is ready to run: checksum verified, weights loaded (once per process).
+
+    On ONNX Runtime and OpenVINO, a net is converted or compiled when it meets its first tile.
 
     Args:
         name_or_path: A shipped model's name, or a package's folder.
@@ -39,7 +43,7 @@ def load_model(name_or_path: str | Path, settings: Settings | None = None) -> Mo
 
 
 def model_of(package: Package, settings: Settings) -> Model:
-    """The model of a verified package, its weights loaded.
+    """The model of a verified package.
 
     Raises:
         ModelError: It does not run on that backend, device or precision.
@@ -59,20 +63,18 @@ def model_of(package: Package, settings: Settings) -> Model:
         raise ModelError(
             f"backend {settings.backend} runs on the cpu here, not on {settings.device}: use backend torch"
         )
-    tile = spec.static_tile or spec.tile
     if settings.backend == "onnxruntime":
         if settings.precision != "fp32":
             raise ModelError(f"backend onnxruntime runs fp32 here, not {settings.precision}: use torch or openvino")
         from geoseg.models.onnx_model import OnnxModel
 
         session = OnnxModel(path, spec, settings)
-        session.load(tile)
+        if package.format == "onnx":  # others are converted when they meet their first tile and know its size
+            session.load((spec.tile, spec.tile))
         return session
     from geoseg.models.openvino_model import OpenvinoModel
 
-    compiled = OpenvinoModel(path, spec, settings)
-    compiled.load(tuple(sample_of(package, spec.static_batch or settings.batch, tile).shape))
-    return compiled
+    return OpenvinoModel(path, spec, settings)
 
 
 def sample_of(package: Package, batch: int, tile: int, seed: int = 0) -> Tensor:
@@ -105,3 +107,28 @@ def try_package(package: Package) -> None:
     scores = model.predict(sample_of(package, spec.static_batch or 1, tile))
     if not bool(torch.isfinite(scores).all()):
         raise ModelError(f"model {spec.name!r} gives NaN or infinity on plain random input")
+
+
+def validate_package(path: str | Path) -> list[str]:
+    """What is wrong with a package, one sentence per problem; empty where it loads, runs and keeps its card's promises.
+
+    The net is built and run once on a small tile, so this loads torch or onnxruntime.
+    """
+    try:
+        package = open_package(path)
+        verify(package)
+        try_package(package)
+    except (ModelError, MissingExtraError) as error:
+        return [str(error)]
+    return _missing(json.loads((package.path / CARD).read_text("utf-8")))
+
+
+def _missing(card: Mapping[str, Any]) -> list[str]:
+    """What the MLM extension requires and geoseg itself can do without."""
+    problems = [f"properties lack {key}" for key in _REQUIRED if key not in card["properties"]]
+    if not any("/mlm/v1." in str(extension) for extension in card.get("stac_extensions", ())):
+        problems.append("stac_extensions do not name the MLM extension")
+    return problems
+
+
+_REQUIRED = ("mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output", "datetime")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import MissingExtraError, ModelError
-from geoseg.models.convert import onnx_graph
+from geoseg.models.convert import Size, onnx_graph
 from geoseg.models.held import hold
-from geoseg.models.torch_model import check_scores, opened
+from geoseg.models.torch_model import check_batch, check_scores, opened
 from geoseg.protocols import Model
 from geoseg.settings import Settings
 from geoseg.spec import ModelSpec
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from torch import Tensor
 
-__all__ = ["OnnxModel", "in_fixed_batches"]
+__all__ = ["OnnxModel", "graph_of", "in_fixed_batches", "size_of"]
 
 
 class OnnxModel:
@@ -31,15 +33,14 @@ class OnnxModel:
     def __reduce__(self) -> tuple[Any, ...]:
         return OnnxModel, (self._path, self.spec, self._settings)
 
-    def load(self, tile: int) -> InferenceSession:
-        """The session for tiles of `tile` pixels, made once per process.
+    def load(self, size: Size) -> InferenceSession:
+        """The session for tiles of `size`, made once per process.
 
         Raises:
             ModelError: The package changed, is damaged, or cannot be converted.
         """
-        size = tile if self.spec.static_tile is None else self.spec.static_tile
-        key = ("onnxruntime", self.spec.digest, size, self._settings.threads)
-        return hold(key, lambda: _session(self._path, self.spec, size, self._settings.threads))
+        graph, threads = graph_of(self._path, self.spec, size), self._settings.threads
+        return hold(("onnxruntime", self.spec.digest, graph, threads), lambda: _session(graph, threads))
 
     def predict(self, batch: Tensor) -> Tensor:
         """Scores float32 (n, class, row, col) of a batch; see `geoseg.protocols.Model.predict`.
@@ -47,12 +48,15 @@ class OnnxModel:
         Raises:
             ModelError: The graph does not take this input, or its scores have another shape than the card promises.
         """
-        return in_fixed_batches(batch, self.spec, self._run)
+        check_batch(batch, self.spec)
+        session = self.load(size_of(batch))
+        count = session.get_inputs()[0].shape[0]
+        fixed = count if isinstance(count, int) else None
+        return in_fixed_batches(batch, fixed, lambda part: self._run(session, part))
 
-    def _run(self, batch: Tensor) -> Tensor:
+    def _run(self, session: InferenceSession, batch: Tensor) -> Tensor:
         import torch
 
-        session = self.load(batch.shape[-1])
         array = batch.contiguous().numpy()  # a view: torch and numpy share the memory
         try:
             (scores, *_) = session.run(None, {session.get_inputs()[0].name: array})
@@ -63,13 +67,12 @@ class OnnxModel:
         return check_scores(torch.from_numpy(scores), batch, self.spec)
 
 
-def in_fixed_batches(batch: Tensor, spec: ModelSpec, run: Any) -> Tensor:
+def in_fixed_batches(batch: Tensor, fixed: int | None, run: Callable[[Tensor], Tensor]) -> Tensor:
     """`run` on `batch`, cut into the batch size that the graph fixes, the last one padded with zeros."""
     import torch
 
-    fixed, count = spec.static_batch, batch.shape[0]
-    if fixed is None or fixed == count:
-        return run(batch)  # type: ignore[no-any-return]
+    if fixed is None or fixed == batch.shape[0]:
+        return run(batch)
     parts = []
     for part in torch.split(batch, fixed):
         padding = part.new_zeros((fixed - part.shape[0], *part.shape[1:]))
@@ -77,12 +80,26 @@ def in_fixed_batches(batch: Tensor, spec: ModelSpec, run: Any) -> Tensor:
     return torch.cat(parts)
 
 
-def _session(path: str, spec: ModelSpec, tile: int, threads: int) -> InferenceSession:
+def size_of(batch: Tensor) -> Size:
+    """(rows, cols) of its tiles."""
+    rows, cols = batch.shape[-2:]
+    return rows, cols
+
+
+def graph_of(path: str, spec: ModelSpec, size: Size) -> Path:
+    """The ONNX file that runs tiles of `size`, verified or made once per process.
+
+    Raises:
+        ModelError: The package changed, is damaged, or cannot be converted.
+    """
+    return hold(("graph", spec.digest, size), lambda: onnx_graph(opened(path, spec), size))
+
+
+def _session(graph: Path, threads: int) -> InferenceSession:
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("backend onnxruntime is not installed: pip install onnxruntime") from error
-    graph = onnx_graph(opened(path, spec), tile)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import local
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import MissingExtraError, ModelError
-from geoseg.models.convert import onnx_graph
+from geoseg.models.graph import onnx_input_shape
 from geoseg.models.held import hold
-from geoseg.models.onnx_model import in_fixed_batches
-from geoseg.models.torch_model import opened
+from geoseg.models.onnx_model import graph_of, in_fixed_batches, size_of
+from geoseg.models.torch_model import check_batch
 from geoseg.protocols import Model
 from geoseg.settings import Settings
 from geoseg.spec import ModelSpec
@@ -45,7 +46,7 @@ class OpenvinoModel:
         """
         settings = self._settings
         key = ("openvino", self.spec.digest, shape, settings.precision, settings.lanes, settings.threads)
-        return hold(key, lambda: _compiled(self._path, self.spec, shape, settings))
+        return hold(key, lambda: _compiled(graph_of(self._path, self.spec, (shape[-2], shape[-1])), shape, settings))
 
     def predict(self, batch: Tensor) -> Tensor:
         """Scores float32 (n, class, row, col) of a batch; see `geoseg.protocols.Model.predict`.
@@ -53,7 +54,9 @@ class OpenvinoModel:
         Raises:
             ModelError: The graph does not take this input, or its scores have another shape than the card promises.
         """
-        return in_fixed_batches(batch, self.spec, self._run)
+        check_batch(batch, self.spec)
+        graph = graph_of(self._path, self.spec, size_of(batch))
+        return in_fixed_batches(batch, onnx_input_shape(graph)[0], self._run)
 
     def _run(self, batch: Tensor) -> Tensor:
         import openvino
@@ -86,12 +89,11 @@ def _request(compiled: CompiledModel) -> InferRequest:
     return mine[id(compiled)][1]
 
 
-def _compiled(path: str, spec: ModelSpec, shape: tuple[int, ...], settings: Settings) -> CompiledModel:
+def _compiled(graph: Path, shape: tuple[int, ...], settings: Settings) -> CompiledModel:
     try:
         import openvino
     except ImportError as error:
         raise MissingExtraError("backend openvino is not installed: pip install 'geoseg[openvino]'") from error
-    graph = onnx_graph(opened(path, spec), shape[-1])
     options = {
         "INFERENCE_NUM_THREADS": settings.threads * settings.lanes,
         "NUM_STREAMS": settings.lanes,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from geoseg.errors import MissingExtraError, ModelError
+from geoseg.errors import ModelError
 from geoseg.models.card import spec_of
 from geoseg.models.graph import onnx_input_shape, pt2_input_shape
 from geoseg.spec import ModelSpec
@@ -23,7 +23,6 @@ __all__ = [
     "open_package",
     "package_path",
     "read_spec",
-    "validate_package",
     "verify",
 ]
 
@@ -205,30 +204,3 @@ def verify(package: Package) -> None:
             f"{package.weights} does not match the checksum on its card: expected {package.checksum[4:16]}..., "
             f"found {digest.hexdigest()[:12]}...; the file is damaged or was replaced"
         )
-
-
-def validate_package(path: str | Path) -> list[str]:
-    """What is wrong with a package, one sentence per problem; empty where it loads, runs and keeps its card's promises.
-
-    The net is built and run once on a small tile, so this loads torch or onnxruntime.
-    """
-    from geoseg.models.loading import try_package
-
-    try:
-        package = open_package(path)
-        verify(package)
-        try_package(package)
-    except (ModelError, MissingExtraError) as error:
-        return [str(error)]
-    return _missing(json.loads((package.path / CARD).read_text("utf-8")))
-
-
-def _missing(card: Mapping[str, Any]) -> list[str]:
-    """What the MLM extension requires and geoseg itself can do without."""
-    problems = [f"properties lack {key}" for key in _REQUIRED if key not in card["properties"]]
-    if not any("/mlm/v1." in str(extension) for extension in card.get("stac_extensions", ())):
-        problems.append("stac_extensions do not name the MLM extension")
-    return problems
-
-
-_REQUIRED = ("mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output", "datetime")

@@ -1,9 +1,17 @@
-"""Timing a package's net on this machine, runtime by runtime and layout by layout, on random tiles."""
+"""Timing a package's net on this machine, runtime by runtime and layout by layout, on random tiles.
+
+On a CPU the timing is done by a process of its own (this module run as a program): every runtime and conversion that is
+tried keeps hundreds of megabytes, and one that crashes must not take the run with it.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
@@ -13,13 +21,13 @@ from geoseg.errors import GeosegError, MissingExtraError, ModelError
 from geoseg.models.convert import AGREEMENT, difference
 from geoseg.models.held import passing
 from geoseg.models.loading import model_of, sample_of
-from geoseg.models.package import Package
+from geoseg.models.package import Package, open_package
 from geoseg.settings import Backend, Precision, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Bench", "Found", "Wanted", "probe"]
+__all__ = ["Bench", "Found", "Wanted", "found_of", "probe", "probe_apart"]
 
 _CHEAP = 0.02
 """Seconds per tile below which a long probe would cost more than it wins."""
@@ -134,6 +142,55 @@ def probe(package: Package, wanted: Wanted) -> Found:
             return made
 
         return (_probe_cpu if wanted.device == "cpu" else _probe_cuda)(package, wanted, bench)
+
+
+def probe_apart(package: Package, wanted: Wanted) -> Found:
+    """What `probe` finds, in a process of its own.
+
+    Raises:
+        ModelError: As `probe`, or the process died.
+        MissingExtraError: As `probe`.
+    """
+    request = json.dumps({"package": str(package.path), "wanted": asdict(wanted)})
+    places = os.pathsep.join(place for place in sys.path if place)  # wherever this process found geoseg
+    child = subprocess.run(
+        [sys.executable, "-m", "geoseg.models.probe"],
+        input=request,
+        env={**os.environ, "PYTHONPATH": places},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        answer = json.loads(child.stdout.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        last = (child.stderr.splitlines() or ["without a word"])[-1]
+        raise ModelError(f"timing {package.spec.name!r} ended with code {child.returncode}: {last[:200]}") from error
+    if "error" in answer:
+        raise (MissingExtraError if answer["kind"] == "MissingExtraError" else ModelError)(answer["error"])
+    return found_of(answer)
+
+
+def found_of(kept: Mapping[str, Any]) -> Found:
+    """What `dataclasses.asdict` made of a `Found`, made again.
+
+    Raises:
+        KeyError: A field is missing.
+        TypeError: A field is unknown.
+    """
+    table = tuple((dict(settings), float(seconds)) for settings, seconds in kept["table"])
+    return Found(settings=Settings(**kept["settings"]), warning=str(kept["warning"]), table=table)
+
+
+def _main() -> None:
+    """The process of `probe_apart`: a request on standard input, one line of JSON on standard output."""
+    request = json.load(sys.stdin)
+    wanted = Wanted(**(request["wanted"] | {"backends": tuple(request["wanted"]["backends"])}))
+    try:
+        answer = asdict(probe(open_package(request["package"]), wanted))
+    except (ModelError, MissingExtraError) as error:
+        answer = {"error": str(error), "kind": type(error).__name__}
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 def _probe_cpu(package: Package, wanted: Wanted, bench: Callable[[Settings], Bench]) -> Found:
@@ -268,3 +325,7 @@ def _probe_cuda(package: Package, wanted: Wanted, bench: Callable[[Settings], Be
     final = _fastest(benches)
     torch.cuda.empty_cache()
     return Found(settings=final.settings, warning=warning, table=_table(benches))
+
+
+if __name__ == "__main__":
+    _main()

@@ -74,7 +74,7 @@ def _lowered(names: tuple[str, ...]) -> dict[str, str]:
 
 def _maker(architecture: str) -> Callable[..., nn.Module]:
     if architecture in _OWN:
-        from geoseg.models.baseline import ThresholdNet
+        from geoseg.models.nets import ThresholdNet
 
         return ThresholdNet
     name = _lowered(_SMP).get(architecture.lower())

@@ -16,7 +16,7 @@ from geoseg.spec import ModelSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["TorchModel", "check_scores", "load_net", "opened", "threads_of_this_thread"]
+__all__ = ["TorchModel", "check_batch", "check_scores", "load_net", "opened", "threads_of_this_thread"]
 
 
 class TorchModel:
@@ -49,6 +49,7 @@ class TorchModel:
         """
         import torch
 
+        check_batch(batch, self.spec)
         net = self.load()
         if self._settings.channels_last and batch.ndim == 4:
             batch = batch.contiguous(memory_format=torch.channels_last)
@@ -68,6 +69,19 @@ class TorchModel:
                     f"model {self.spec.name!r} failed on an input of {tuple(batch.shape)}: {str(error)[:300]}"
                 ) from error
         return check_scores(scores, batch, self.spec)
+
+
+def check_batch(batch: Tensor, spec: ModelSpec) -> None:
+    """Refuses what the net was not made for, whichever runtime would take it.
+
+    Raises:
+        ModelError: `batch` has other axes, channels or sizes than the card says.
+    """
+    dates = (spec.dates,) if spec.dates > 1 else ()
+    size = tuple(batch.shape[-2:]) if spec.static_tile is None else (spec.static_tile, spec.static_tile)
+    expected = (*dates, len(spec.channels), *size)
+    if tuple(batch.shape[1:]) != expected:
+        raise ModelError(f"model {spec.name!r} takes tiles of {expected}, not {tuple(batch.shape[1:])}")
 
 
 def check_scores(scores: object, batch: Tensor, spec: ModelSpec) -> Tensor:

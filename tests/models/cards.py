@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.models import save_package
-from geoseg.models.save import Format
+from geoseg.models.package import Format
 
 
 class Mixer(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +79,8 @@ def test_bytes_that_are_no_graph_are_refused(tmp_path_factory: pytest.TempPathFa
 def test_a_graph_cut_short_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
     path = tmp_path_factory.mktemp("graph") / "model.onnx"
     path.write_bytes(identity([1, 3, 64, 64]).SerializeToString()[:length])
-    try:
-        assert len(onnx_input_shape(path)) <= 4
-    except ModelError as error:
-        assert str(path) in str(error)
+    with contextlib.suppress(ModelError):
+        assert onnx_input_shape(path) in {(1, 3, 64, 64), ()}
 
 
 def test_the_shape_of_an_exported_program(tmp_path: Path) -> None:
