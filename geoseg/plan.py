@@ -26,7 +26,7 @@ __all__ = ["RunPlan", "check_fits", "layout_from", "plan_run", "tiling_for"]
 
 _MAX_CHUNK_WIDTH = 4608  # pixels: sums and channels of a chunk are as wide as it is
 _MAX_CHUNK_SECONDS = 120.0  # what a kill can cost
-_CHUNK_TILES = 1024  # where nobody knows yet how long a tile takes
+_CHUNK_TILES = 256  # at most: the sums that a chunk shares with its neighbours grow with its height
 _CHUNKS_PER_WORKER = 4
 _PROCESS_BYTES = 450 << 20  # interpreter, torch, GDAL and its cache
 _TILE_BYTES_PER_CHANNEL_PIXEL = 256  # what nets of common size hold per pixel of a tile in flight, where not probed
@@ -203,7 +203,8 @@ def _layout(
     # Many classes or channels make every column of a chunk heavier.
     weight = max(1.0, (len(spec.classes) + len(spec.channels)) / 32)
     chunk_cols = -(-cols // max(1, int(_MAX_CHUNK_WIDTH / weight) // grid.stride))
-    tiles = _CHUNK_TILES if cost is None else max(1, int(_MAX_CHUNK_SECONDS / max(cost.seconds_per_tile, 1e-6)))
+    in_time = _CHUNK_TILES if cost is None else int(_MAX_CHUNK_SECONDS / max(cost.seconds_per_tile, 1e-6))
+    tiles = max(1, min(_CHUNK_TILES, in_time))
     cols_per_chunk = -(-cols // chunk_cols)
     by_time = -(-rows // max(1, tiles // cols_per_chunk))
     by_workers = -(-_CHUNKS_PER_WORKER * workers // chunk_cols) if workers > 1 else 1

@@ -194,10 +194,12 @@ class _Rows:
         return row.sums[:, final], row.inside[final]
 
     def _tensors(self) -> tuple[Tensor, Tensor]:
-        if self._free_sums and self._free_channels:
-            return self._free_channels.pop(), self._free_sums.pop().zero_()
-        channels = torch.empty((len(self._recipe.channels), *self._shape), dtype=torch.float32, device=self._device)
-        return channels, torch.zeros((self._classes, *self._shape), dtype=torch.float32, device=self._device)
+        channels = self._free_channels.pop() if self._free_channels else self._new(len(self._recipe.channels))
+        sums = self._free_sums.pop() if self._free_sums else self._new(self._classes)
+        return channels, sums.zero_()
+
+    def _new(self, depth: int) -> Tensor:
+        return torch.empty((depth, *self._shape), dtype=torch.float32, device=self._device)
 
 
 def _to_device(array: npt.NDArray[Any], device: str) -> Tensor:
@@ -293,7 +295,7 @@ class _Emitter:
     def __init__(self, chunk: Chunk, layers: Layers, write: WriteRows, counts: StreamCounts) -> None:
         self._chunk, self._layers, self._write, self._counts = chunk, layers, write, counts
         self._core = chunk.core
-        self._kept: dict[Window, list[tuple[Scores, Valid]]] = {area: [] for area in chunk.shared}
+        self._shared = [_empty(area, len(layers.values)) for area in chunk.shared]
         self._pool = ThreadPoolExecutor(1, "geoseg-writer")
         self._waiting: deque[Future[None]] = deque()
 
@@ -311,14 +313,7 @@ class _Emitter:
         """Waits for the writer; returns the shared areas."""
         while self._waiting:
             self._waiting.popleft().result()
-        return [
-            SharedSums(
-                window=area,
-                sums=np.concatenate([sums for sums, _ in kept], axis=1),
-                inside=np.concatenate([inside for _, inside in kept]),
-            )
-            for area, kept in self._kept.items()
-        ]
+        return self._shared
 
     def close(self) -> None:
         """Drops what has not started and waits for what has."""
@@ -327,15 +322,23 @@ class _Emitter:
     @torch.inference_mode()
     def _emit(self, window: Window, sums: Tensor, inside: Valid) -> None:
         began = time.perf_counter()
-        for area, kept in self._kept.items():
-            if part := area & window:
+        for shared in self._shared:
+            if part := shared.window & window:
                 rows, cols = part.within(window).slices
-                kept.append((sums[:, rows, cols].cpu().numpy().copy(), inside[rows, cols].copy()))
+                place = part.within(shared.window).slices
+                shared.sums[:, *place] = sums[:, rows, cols].cpu().numpy()
+                shared.inside[place] = inside[rows, cols]
         if part := self._core & window:
             rows, cols = part.within(window).slices
             self._write(part, _decided(sums[:, rows, cols], inside[rows, cols], self._layers))
             self._counts.pixels += part.size
         self._counts.write += time.perf_counter() - began
+
+
+def _empty(area: Window, classes: int) -> SharedSums:
+    """An area whose sums are still to come."""
+    sums = np.empty((classes, *area.shape), dtype=np.float32)
+    return SharedSums(window=area, sums=sums, inside=np.empty(area.shape, dtype=bool))
 
 
 def _decided(sums: Tensor, inside: Valid, layers: Layers) -> dict[str, Pixels]:

@@ -197,8 +197,9 @@ def _batch(package: Package, batch: int | Literal["auto"]) -> int | None:
 
 
 def _key(package: Package, wanted: Wanted) -> str:
-    """Everything that could change the answer."""
-    facts = [package.spec.digest, asdict(wanted), _processor(wanted.device), _versions()]
+    """Everything that could change the answer; tiles between two powers of two share theirs."""
+    size = 1 << (wanted.tile - 1).bit_length()
+    facts = [package.spec.digest, asdict(wanted) | {"tile": size}, _processor(wanted.device), _versions()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 

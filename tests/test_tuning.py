@@ -99,13 +99,17 @@ def test_the_answer_is_asked_for_again_when_anything_changes(package: Path, monk
         return Found(settings=Settings(batch=len(asked)))
 
     monkeypatch.setattr(tuning, "probe_apart", probe)
-    for options in ({}, {"tile": 32}, {"batch": 2}, {"workers": 2}, {"backend": "torch"}, {"precision": "bf16"}):
+    for options in ({}, {"tile": 200}, {"batch": 2}, {"workers": 2}, {"backend": "torch"}, {"precision": "bf16"}):
         before = len(asked)
         first = choose_settings(package, **options)
         assert choose_settings(package, **options) == first
         assert len(asked) == before + (1 if options != {"workers": 2} or usable_cores() > 1 else 0)
+    before = len(asked)
+    for tile in (129, 150, 256):
+        choose_settings(package, tile=tile)
+    assert len(asked) == before, "129 to 256 share an answer with 200"
     monkeypatch.setattr(tuning, "_versions", lambda: {"torch": "99"})
-    assert choose_settings(package).batch == len(asked)
+    assert choose_settings(package).batch == len(asked) == before + 1
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,8 @@ def test_a_real_probe_gives_settings_that_run_and_agree(package: Path) -> None:
     assert difference(load_model(package, chosen).predict(batch), plain) < AGREEMENT
 
 
-def test_lower_precision_is_taken_on_request_only_and_told(package: Path) -> None:
+def test_lower_precision_is_taken_on_request_only_and_told(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "probe_apart", probing.probe)
     events: list[Event] = []
     for _ in range(2):  # the second answer comes from the cache, with its warning
         chosen = choose_settings(package, tile=32, backend="torch", precision="bf16", on_event=events.append)
@@ -184,7 +189,7 @@ def test_the_probe_is_held_to_its_budget(package: Path, monkeypatch: pytest.Monk
 
 
 def test_a_timing_that_dies_is_an_error_of_ours(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ModelError, match="ended with code 1: without a word"):
         choose_settings(package, cache=False)
 

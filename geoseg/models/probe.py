@@ -31,7 +31,7 @@ __all__ = ["Bench", "Found", "Wanted", "found_of", "probe", "probe_apart"]
 
 _CHEAP = 0.02
 """Seconds per tile below which a long probe would cost more than it wins."""
-_CHEAP_BUDGET, _BUDGET = 1.5, 45.0
+_CHEAP_BUDGET, _BUDGET = 1.0, 45.0
 """Seconds that a probe may take for a cheap net and for any other; a candidate that has begun is finished."""
 _ROUNDS = 5
 """Measurements of each candidate, at most; three of those that take long."""

@@ -113,6 +113,12 @@ ATTACKS: dict[str, Callable[[Any], object]] = {
     "method": lambda p: p["graph_module"]["graph"]["nodes"][0].update(target="_operator.methodcaller"),
     "file reader": lambda p: p["graph_module"]["graph"]["nodes"][0].update(target="torch.ops.aten.from_file.default"),
     "name of a node": lambda p: p["graph_module"]["graph"]["nodes"][0].update(name="x = exec('1')\n"),
+    "enumeration, escaped": lambda p: p["graph_module"]["module_call_graph"][0]["signature"].update(
+        in_spec='[1, {"type": "x", "context": "{\\"\\u005f_enum__\\": true}", "children_spec": []}]'
+    ),
+    "text where there is none": lambda p: p["graph_module"]["graph"]["nodes"][0].update(
+        inputs=[{"name": "x", "arg": {"as_string": {"expr_str": "exec(1)"}}, "kind": 1}]
+    ),
     "enumeration": lambda p: p["graph_module"]["module_call_graph"][0]["signature"].update(
         in_spec='[1, {"type": "x", "context": "{\\"__enum__\\": true}", "children_spec": []}]'
     ),
