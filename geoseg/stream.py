@@ -13,8 +13,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +108,32 @@ def stream_chunk(
         SourceError: The source cannot be read.
         ModelError: The net gave NaN, infinity or the wrong number of classes; names the tile.
     """
+    with _threads_here(settings.threads):
+        return _stream(chunk, source, model, blend, layers, settings, write, wanted, on_row)
+
+
+@contextmanager
+def _threads_here(threads: int) -> Iterator[None]:
+    """Lets the calling thread use as many threads as a lane: idle ones would spin beside the net."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _stream(
+    chunk: Chunk,
+    source: Source,
+    model: Model,
+    blend: Blend,
+    layers: Layers,
+    settings: Settings,
+    write: WriteRows,
+    wanted: Wanted | None,
+    on_row: Callable[[int, int], None],
+) -> tuple[list[SharedSums], StreamCounts]:
     counts = StreamCounts(tiles=chunk.tiles)
     emitter = _Emitter(chunk, layers, write, counts)
     lanes = _Lanes(chunk, model, blend, settings, counts)
