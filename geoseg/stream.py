@@ -10,13 +10,12 @@ faster than one tile on all threads. Sums are exact, so the order in which lanes
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from geoseg.blend import Blend, TileWeights, to_probs, weighted
+from geoseg.blend import Blend
 from geoseg.decide import Layers, decide
-from geoseg.errors import ModelError
 from geoseg.feed import Strip, read_ahead
-from geoseg.grid import Chunk, Tile
+from geoseg.grid import Chunk
+from geoseg.lanes import Lanes, Row
 from geoseg.prepare import Recipe, prepare, recipe_for
 from geoseg.protocols import Model, Source, Wanted
 from geoseg.settings import Settings
@@ -108,8 +107,33 @@ def stream_chunk(
         SourceError: The source cannot be read.
         ModelError: The net gave NaN, infinity or the wrong number of classes; names the tile.
     """
-    with _threads_here(settings.threads):
-        return _stream(chunk, source, model, blend, layers, settings, write, wanted, on_row)
+    counts = StreamCounts(tiles=chunk.tiles)
+    in_flight: deque[Row] = deque()
+    with ExitStack() as stack:
+        stack.enter_context(_threads_here(settings.threads))
+        emitter = stack.enter_context(closing(_Emitter(chunk, layers, write, counts)))
+        lanes = stack.enter_context(closing(Lanes(chunk, model, blend, settings)))
+        strips = stack.enter_context(closing(read_ahead(source, chunk, wanted)))
+        rows = _Rows(chunk, recipe_for(model.spec, source.bands), settings, len(layers.values))
+
+        def finish(row: Row) -> None:
+            lanes.wait(row)
+            on_row(chunk.tile_cols[1] - chunk.tile_cols[0], emitter.take(row, *rows.close(row)))
+
+        for index in range(*chunk.tile_rows):
+            began = time.perf_counter()
+            strip = next(strips)
+            counts.wait += time.perf_counter() - began
+            counts.read += strip.seconds
+            counts.bytes_read += strip.bytes_read
+            in_flight.append(rows.open(index, strip))
+            lanes.start(in_flight[-1])
+            if len(in_flight) >= _ROWS_IN_FLIGHT:
+                finish(in_flight.popleft())
+        while in_flight:
+            finish(in_flight.popleft())
+        counts.forward_passes, counts.halvings, counts.compute = lanes.forward_passes, lanes.halvings, lanes.seconds
+        return emitter.finish(), counts
 
 
 @contextmanager
@@ -123,61 +147,6 @@ def _threads_here(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _stream(
-    chunk: Chunk,
-    source: Source,
-    model: Model,
-    blend: Blend,
-    layers: Layers,
-    settings: Settings,
-    write: WriteRows,
-    wanted: Wanted | None,
-    on_row: Callable[[int, int], None],
-) -> tuple[list[SharedSums], StreamCounts]:
-    counts = StreamCounts(tiles=chunk.tiles)
-    emitter = _Emitter(chunk, layers, write, counts)
-    lanes = _Lanes(chunk, model, blend, settings, counts)
-    rows = _Rows(chunk, recipe_for(model.spec, source.bands), settings, len(layers.values))
-    strips = read_ahead(source, chunk, wanted)
-    in_flight: deque[_Row] = deque()
-
-    def finish(row: _Row) -> None:
-        lanes.wait(row)
-        on_row(chunk.tile_cols[1] - chunk.tile_cols[0], emitter.take(row, *rows.close(row)))
-
-    try:
-        for index in range(*chunk.tile_rows):
-            began = time.perf_counter()
-            strip = next(strips)
-            counts.wait += time.perf_counter() - began
-            counts.read += strip.seconds
-            counts.bytes_read += strip.bytes_read
-            in_flight.append(rows.open(index, strip))
-            lanes.start(in_flight[-1])
-            if len(in_flight) >= _ROWS_IN_FLIGHT:
-                finish(in_flight.popleft())
-        while in_flight:
-            finish(in_flight.popleft())
-        return emitter.finish(), counts
-    finally:
-        strips.close()
-        lanes.close()
-        emitter.close()
-
-
-@dataclass(slots=True)
-class _Row:
-    """One tile row in flight."""
-
-    index: int
-    channels: Tensor  # (channel, tile, width): what the net sees
-    inside: Valid  # (tile, width)
-    sums: Tensor  # (class, tile, width)
-    running: list[Future[None]] = field(default_factory=list)
-    checks: list[tuple[Tensor, list[Tile]]] = field(default_factory=list)
-    emitted: Future[None] | None = None
-
-
 class _Rows:
     """Opens and closes tile rows; their tensors are used again, because fresh memory costs more than the arithmetic."""
 
@@ -187,10 +156,10 @@ class _Rows:
         self._classes = classes
         self._free_channels: list[Tensor] = []
         self._free_sums: list[Tensor] = []
-        self._opened: _Row | None = None
-        self._closed: _Row | None = None
+        self._opened: Row | None = None
+        self._closed: Row | None = None
 
-    def open(self, index: int, strip: Strip) -> _Row:
+    def open(self, index: int, strip: Strip) -> Row:
         """The strip's pixels prepared on the device, below what the tile row above already had of this one."""
         channels, sums = self._tensors()
         inside, above = strip.inside, self._opened
@@ -201,10 +170,10 @@ class _Rows:
         valid = None if strip.valid.all() else _to_device(strip.valid, self._device)
         fresh = channels[:, -len(strip.inside) :]
         prepare(_to_device(strip.pixels, self._device), valid, self._recipe, out=fresh)
-        self._opened = _Row(index, channels, inside, sums)
+        self._opened = Row(index, channels, inside, sums)
         return self._opened
 
-    def close(self, row: _Row) -> tuple[Tensor, Valid]:
+    def close(self, row: Row) -> tuple[Tensor, Valid]:
         """Sums and places of a row's final pixels, with what the tile row above left for them.
 
         Rows are closed in order, each once all its tiles are added and the next one is open.
@@ -236,86 +205,6 @@ def _to_device(array: npt.NDArray[Any], device: str) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-class _Lanes:
-    """Runs the tiles of tile rows, one batch per lane at a time, and adds what comes out to the row's sums."""
-
-    def __init__(self, chunk: Chunk, model: Model, blend: Blend, settings: Settings, counts: StreamCounts) -> None:
-        self._chunk, self._model, self._counts = chunk, model, counts
-        self._weights = TileWeights(chunk.grid, blend, settings.device)
-        self._batch = settings.batch
-        self._pool = ThreadPoolExecutor(settings.lanes, "geoseg-lane", torch.set_num_threads, (settings.threads,))
-        columns = chunk.tile_cols[1] - chunk.tile_cols[0]
-        # Neighbours in a row overlap: a tile holds the locks of its left and its right border while it adds.
-        self._borders = [threading.Lock() for _ in range(columns + 1)]
-        self._counting = threading.Lock()
-
-    def start(self, row: _Row) -> None:
-        """Queues the tiles of a row that hold at least one pixel that gets a label."""
-        tile, stride = self._chunk.grid.tile, self._chunk.grid.stride
-        first, stop = self._chunk.tile_cols
-        positions = range(stop - first)
-        wanted = [at for at in positions if row.inside[:, at * stride : at * stride + tile].any()]
-        self._counts.forward_passes += len(wanted)
-        for start in range(0, len(wanted), self._batch):
-            row.running.append(self._pool.submit(self._run, row, wanted[start : start + self._batch]))
-
-    def wait(self, row: _Row) -> None:
-        """Returns when all tiles of a row are added.
-
-        Raises:
-            ModelError: A tile came out as NaN or infinity.
-        """
-        for future in row.running:
-            future.result()
-        for finite, tiles in row.checks:
-            if not bool(finite.all()):
-                bad = tiles[int((~finite).nonzero()[0])]
-                raise ModelError(
-                    f"model {self._model.spec.name!r} gave NaN or infinity for the tile at {bad.window}; "
-                    "check its scaling and precision, or try --precision fp32"
-                )
-
-    def close(self) -> None:
-        """Drops what has not started and waits for what has."""
-        self._pool.shutdown(cancel_futures=True)
-
-    @torch.inference_mode()
-    def _run(self, row: _Row, positions: list[int]) -> None:
-        began = time.perf_counter()
-        tile, stride = self._chunk.grid.tile, self._chunk.grid.stride
-        views = [row.channels[:, :, at * stride : at * stride + tile] for at in positions]
-        scores = self._predict(views)
-        # One reduction per tile over all its scores: with `dim` torch's aminmax takes twenty times as long.
-        ends = [torch.stack(torch.aminmax(tile_scores)) for tile_scores in scores]
-        tiles = [self._chunk.grid.tile_at(row.index, self._chunk.tile_cols[0] + at) for at in positions]
-        row.checks.append((torch.isfinite(torch.stack(ends)).all(dim=1), tiles))
-        for at, place, probs in zip(positions, tiles, to_probs(scores, self._model.spec), strict=True):
-            part = weighted(probs, self._weights(place.row, place.col))
-            with self._borders[at], self._borders[at + 1]:
-                row.sums[:, :, at * stride : at * stride + tile].add_(part)
-        with self._counting:
-            self._counts.compute += time.perf_counter() - began
-
-    def _predict(self, views: list[Tensor]) -> Tensor:
-        """Scores (n, class, row, col); a batch too large for the device is halved, and so are all that follow."""
-        batch = self._batch
-        try:
-            scores = [self._padded(views[at : at + batch], batch) for at in range(0, len(views), batch)]
-        except torch.cuda.OutOfMemoryError:
-            if batch == 1 or self._model.spec.static_batch is not None:
-                raise
-            torch.cuda.empty_cache()
-            self._batch = max(1, batch // 2)
-            self._counts.halvings += 1
-            return self._predict(views)
-        return torch.cat(scores) if len(scores) > 1 else scores[0]
-
-    def _padded(self, views: list[Tensor], batch: int) -> Tensor:
-        """Scores of up to `batch` tiles; the net always sees a full batch, so that companions change nothing."""
-        full = views + [views[-1]] * (batch - len(views))
-        return self._model.predict(torch.stack(full))[: len(views)]
-
-
 class _Emitter:
     """Cuts finished rows into the core, which it decides and writes, and the shared areas, which it keeps as sums."""
 
@@ -326,7 +215,7 @@ class _Emitter:
         self._pool = ThreadPoolExecutor(1, "geoseg-writer")
         self._waiting: deque[Future[None]] = deque()
 
-    def take(self, row: _Row, sums: Tensor, inside: Valid) -> int:
+    def take(self, row: Row, sums: Tensor, inside: Valid) -> int:
         """Takes the final pixels of a row, (class, row, width); returns how many of them the core decides."""
         extent, row_off = self._chunk.extent, row.index * self._chunk.grid.stride
         window = Window(row_off=row_off, col_off=extent.col_off, height=sums.shape[1], width=extent.width)
