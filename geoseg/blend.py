@@ -102,8 +102,7 @@ def to_probs(scores: Tensor, spec: ModelSpec) -> Tensor:
         probs = torch.sigmoid(scores)
     else:
         low, high = spec.output_range
-        probs = scores if (low, high) == (0.0, 1.0) else (scores - low) / (high - low)
-        probs = probs.clamp(0.0, 1.0)
+        probs = ((scores - low) / (high - low)).clamp_(0.0, 1.0)
     if probs.shape[1] == 1 and len(spec.classes) == 2:
         probs = torch.cat([1.0 - probs, probs], dim=1)
     if probs.shape[1] != len(spec.classes):
@@ -112,8 +111,8 @@ def to_probs(scores: Tensor, spec: ModelSpec) -> Tensor:
 
 
 def weighted(probs: Tensor, weights: Tensor) -> Tensor:
-    """Contribution of one tile: ``probs * weights`` (class, row, col), rounded to multiples of 2^-22."""
-    return torch.mul(probs, weights).add_(_ROUNDER).sub_(_ROUNDER)
+    """Contribution of one tile: ``probs * weights`` (class, row, col), rounded to multiples of 2^-22, in place."""
+    return probs.mul_(weights).add_(_ROUNDER).sub_(_ROUNDER)
 
 
 def exactness(blend: Blend, overlap: int, halo: int | None) -> str:

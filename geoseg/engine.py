@@ -258,6 +258,9 @@ def run_chunks(
             record = runner.next_done()
             directory.accept(record)
             finished[record["name"]] = record
+            if workers > 1:  # rows finish on workers, out of hearing
+                counts = record["counts"]
+                on_event(RowDone(chunk=record["name"], tiles=counts.get("tiles", 0), pixels=counts["pixels"]))
             on_event(ChunkDone(chunk=record["name"], seconds=record["seconds"]))
     return list(finished.values())
 

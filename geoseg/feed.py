@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,11 +71,8 @@ class _Reader:
         rows = reflect(np.arange(start, stop), self._scene_rows)
         first, pixels, valid, fresh = self._rows(int(rows.min()), int(rows.max()) + 1)
         seconds = time.perf_counter() - began
-        pick_rows = rows - first
         pick_cols = self._cols - self._cols.min()
-        if not _is_counting(pick_rows, pixels.shape[1]) or not _is_counting(pick_cols, pixels.shape[2]):
-            pixels = np.ascontiguousarray(pixels[:, pick_rows[:, None], pick_cols[None, :]])
-            valid = valid[pick_rows[:, None], pick_cols[None, :]]
+        pixels, valid = (_picked(array, rows - first, pick_cols) for array in (pixels, valid))
         inside = valid & self._writable(start, stop)
         return Strip(pixels=pixels, valid=valid, inside=inside, bytes_read=fresh, seconds=seconds)
 
@@ -103,9 +101,26 @@ class _Reader:
         return writable
 
 
-def _is_counting(index: npt.NDArray[np.intp], length: int) -> bool:
-    """Whether an index picks everything in order, so that no copy is needed."""
-    return len(index) == length and bool(index[0] == 0) and bool((np.diff(index) == 1).all())
+def _picked(array: npt.NDArray[Any], rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """``array[..., rows, cols]`` of indices that mostly count upwards: only what is reflected is gathered."""
+    if _run(rows) < len(rows):
+        array = array[..., rows, :]
+    elif len(rows) < array.shape[-2]:
+        array = array[..., rows[0] : rows[-1] + 1, :]
+    run = _run(cols)
+    straight = array[..., cols[0] : cols[0] + run]
+    if run == len(cols):
+        return straight
+    picked = np.empty((*array.shape[:-1], len(cols)), dtype=array.dtype)
+    picked[..., :run] = straight
+    picked[..., run:] = array[..., cols[run:]]
+    return picked
+
+
+def _run(index: npt.NDArray[np.intp]) -> int:
+    """Length of the stretch at the beginning that counts upwards one by one."""
+    breaks = np.flatnonzero(np.diff(index) != 1)
+    return int(breaks[0]) + 1 if len(breaks) else len(index)
 
 
 def _strips(source: Source, chunk: Chunk, wanted: Wanted | None) -> Iterator[Strip]:

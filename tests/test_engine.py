@@ -96,6 +96,8 @@ def test_worker_processes_change_no_byte(reference: dict[str, Pixels], tmp_path:
     for name, raster in rasters.items():
         np.testing.assert_array_equal(raster, reference[name])
     assert sum(isinstance(event, ChunkDone) for event in events) >= 8
+    assert sum(event.tiles for event in events if isinstance(event, RowDone)) == len(plan_for(model).grid)
+    assert sum(event.pixels for event in events if isinstance(event, RowDone)) == 150 * 170
 
 
 class _Stumbling(LinearModel):

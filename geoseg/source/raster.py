@@ -19,10 +19,10 @@ from geoseg.window import GeoBox, Window, whole
 __all__ = ["BandFile", "OnBadBlock", "RasterSource", "join_rasters"]
 
 
-def join_rasters(
-    choices: Sequence[tuple[RasterInfo, int, Band]], *, on_bad_block: OnBadBlock = "fail", threads: int = 1
-) -> RasterSource:
+def join_rasters(choices: Sequence[tuple[RasterInfo, int, Band]], *, on_bad_block: OnBadBlock = "fail") -> RasterSource:
     """The source of bands (raster, index counted from 1, band) that lie on one grid, in the order given.
+
+    Local files are decoded by two threads; of remote ones each block is waited for anyway.
 
     Raises:
         GridError: They do not.
@@ -39,7 +39,7 @@ def join_rasters(
         geobox=first.geobox,
         block=(max(info.block[0] for info, _, _ in choices), max(info.block[1] for info, _, _ in choices)),
         on_bad_block=on_bad_block,
-        threads=threads,
+        threads=2 if all(info.file.examined.location.kind == "path" for info, _, _ in choices) else 1,
     )
 
 

@@ -66,6 +66,7 @@ class FileReader:
         try:
             self._patiently(window, pixels, valid)
         except RasterioError:
+            self._decode_alone()
             self._by_blocks(window, pixels, valid)
         for position, band in self._bands:
             _judge(band, pixels[position], valid)
@@ -83,6 +84,15 @@ class FileReader:
             self._local.dataset = open_raster(self.file.examined, threads=self._threads)
             self._opened.add(self._local.dataset)
         return self._local.dataset
+
+    def _decode_alone(self) -> None:
+        """From now on one thread decodes: of a bad block, GDAL's decoding threads leave garbage in the cache."""
+        if self._threads > 1:
+            self._threads = 1
+            dataset = self._local.__dict__.pop("dataset", None)
+            if dataset is not None:
+                self._opened.remove(dataset)
+                dataset.close()
 
     def _patiently(self, window: Window, pixels: Pixels, valid: Valid) -> None:
         if self.file.examined.location.kind == "path":
