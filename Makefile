@@ -59,7 +59,7 @@ test-lowest: ## the tests again with the lowest versions that pyproject.toml all
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
-	  --editable ".[test]" "torchvision>=0.26" # the one of the lowest torch
+	  --editable ".[test,openvino]" "torchvision>=0.26" # the one of the lowest torch
 	.venv-lowest/bin/python $(PYTEST) -m "not slow and not system" $(ARGS)
 
 bench: $(VENV)/.installed-bench,openvino ## measure, and write the tables to bench/

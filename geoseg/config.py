@@ -247,7 +247,7 @@ class RunConfig(BaseModel):
         return {name: getattr(self, name) for name in names} | rest
 
     def for_pipeline(self) -> dict[str, Any]:
-        """The model and the fields of `geoseg.pipeline.SegmentOptions`, as keyword arguments."""
+        """The model and the fields of `geoseg.options.SegmentOptions`, as keyword arguments."""
         door = {"inputs", "out", "overwrite", "restart", "dry_run", "json_output", "quiet", "verbose", "debug"}
         arguments = {name: getattr(self, name) for name in type(self).model_fields if name not in door}
         return arguments | {"bands": self.bands or None}

@@ -13,28 +13,27 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from geoseg import __version__
-from geoseg.blend import Blend
 from geoseg.decide import layers_of
 from geoseg.earth import footprint
 from geoseg.engine import run_chunks
-from geoseg.errors import ConfigError, SourceError
+from geoseg.errors import ConfigError, GridError, SourceError
 from geoseg.events import Event, OnEvent, StageStarted
 from geoseg.grid import ChunkGrid
 from geoseg.journal import FINAL_NAMES, RunDirectory
 from geoseg.models import load_model, package_path, read_spec
+from geoseg.options import SegmentOptions
 from geoseg.outputs import write_outputs
 from geoseg.plan import RunPlan, check_fits, plan_run, tiling_for
 from geoseg.protocols import Model, Source, Wanted
 from geoseg.result import RunResult, read_result
 from geoseg.scene import Scene
-from geoseg.settings import Backend, Precision, Settings
+from geoseg.settings import Settings
 from geoseg.source import open_scene
 from geoseg.source.area import Area, area_of_bbox, area_of_file
 from geoseg.spec import ModelSpec
@@ -48,70 +47,6 @@ if TYPE_CHECKING:
     SceneLike = str | Path | xr.DataArray | Scene[Source]
 
 __all__ = ["SegmentOptions", "plan_segment", "segment"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentOptions:
-    """Every option of `segment`, with its default; the command line's options of the same names mean the same."""
-
-    tile: int | None = None
-    """Side of a tile in pixels; None: the card's."""
-    overlap: int | None = None
-    """Pixels that neighbouring tiles share; None: the card's, or a quarter of the tile."""
-    blend: Blend = "ramp"
-    """Taper."""
-    batch_size: int | Literal["auto"] = "auto"
-    """Tiles per forward pass."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    precision: Precision | Literal["auto"] = "auto"
-    """``auto``, ``fp32``, ``bf16`` or ``fp16``."""
-    backend: Backend | Literal["auto"] = "auto"
-    """``auto``, ``torch``, ``onnxruntime`` or ``openvino``."""
-    bands: Mapping[str, str | int] | None = None
-    """Band name -> 1-based index in the input, or a file of its own."""
-    scale: float | None = None
-    """Reflectance per stored unit, in place of what the scene declares."""
-    offset: float | None = None
-    """Reflectance of a stored 0, in place of what the scene declares."""
-    nodata: float | None = None
-    """Stored number that means "no observation", in place of what the scene declares."""
-    bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees (WGS 84): crops what is computed and written."""
-    aoi: str | Path | None = None
-    """File of polygons: only pixels inside get a label."""
-    mask: str | None = None
-    """Raster whose non-zero pixels are not used."""
-    resolution: float | None = None
-    """Pixel size to warp to, in units of the CRS."""
-    crs: str | None = None
-    """CRS to warp to."""
-    chunk: int | None = None
-    """Side of a chunk in pixels; None: chosen."""
-    workers: int = 1
-    """Processes."""
-    probabilities: bool = False
-    """Whether the probability of every class is written."""
-    confidence: bool = True
-    """Whether the probability of the chosen class is written."""
-    vector: Sequence[str] = ("geojson", "parquet")
-    """Formats of the polygons; empty: none."""
-    datetime: str | datetime | None = None
-    """Time of acquisition, where the scene does not tell or tells it wrongly."""
-    assume_crs: str | None = None
-    """CRS of a scene that declares none."""
-    on_bad_block: Literal["fail", "nodata"] = "fail"
-    """What to do with a block that cannot be decoded."""
-    aws_no_sign_request: bool = False
-    """Read public buckets without credentials."""
-    scene_id: str | None = None
-    """Name of the scene; None: the file's stem or the item's id."""
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"--workers {self.workers}: at least one process is needed")
-        if self.batch_size != "auto" and self.batch_size < 1:
-            raise ConfigError(f"--batch-size {self.batch_size}: a batch holds at least one tile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +215,19 @@ def _open(scene: SceneLike | None, model: str | Path | Model, options: SegmentOp
     if options.aoi is not None:
         area = area_of_file(options.aoi, opened.geobox)
         crop, wanted = area.window & crop, area.covers
-    footprint(crop_geobox(opened.geobox, crop))  # what has no place on the Earth fails now, not after the work
+    _demand_place(opened, crop)
     return _Job(options, opened, model, spec, crop, wanted, area)
+
+
+def _demand_place(scene: Scene[Source], crop: Window) -> None:
+    """A scene whose rim lies beyond the Earth's is refused now, not after the work: its item would have no place."""
+    try:
+        footprint(crop_geobox(scene.geobox, crop))
+    except GridError as error:
+        raise GridError(
+            f"{scene.href or scene.id}: its rim has no longitude and latitude in its CRS; "
+            "crop it to the Earth with --bbox, or read it in another --crs"
+        ) from error
 
 
 def _open_scene(scene: Any, spec: ModelSpec, options: SegmentOptions) -> Scene[Source]:

@@ -61,8 +61,9 @@ def test_every_peer_gives_the_labels_of_a_net_that_no_tiling_can_disturb(name: s
     net = nets.pointwise()
     with rasterio.open(scene) as raster, torch.inference_mode():
         expected = net(torch.from_numpy(raster.read().astype(np.float32) * peers.SCALE)[None])[0].argmax(0).numpy()
-    if name.startswith("MONAI"):
-        pytest.importorskip("monai", reason="benchmark-only dependency: pip install geoseg[bench]")
+    library = {"MONAI": "monai", "torchgeo": "torchgeo"}.get(name.partition(" ")[0])
+    if library is not None:
+        pytest.importorskip(library, reason="benchmark-only dependency: pip install geoseg[bench]")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of other projects
         found = peers.WAYS[name][0](scene, net, TILE, OVERLAP)

@@ -207,7 +207,8 @@ def test_any_text_is_accepted_or_refused_in_one_line(texts: dict[str, str]) -> N
 
 
 def test_the_pipeline_takes_exactly_these_options_with_these_defaults() -> None:
-    from geoseg.pipeline import SegmentOptions, segment
+    from geoseg.options import SegmentOptions
+    from geoseg.pipeline import segment
 
     passed = DEFAULT.for_pipeline()
     assert passed.pop("model") == inspect.signature(segment).parameters["model"].default

@@ -1,0 +1,79 @@
+"""What a person can ask of a run, with every default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from geoseg.blend import Blend
+from geoseg.errors import ConfigError
+from geoseg.settings import Backend, Precision
+
+__all__ = ["SegmentOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentOptions:
+    """Every option of `segment`, with its default; the command line's options of the same names mean the same."""
+
+    tile: int | None = None
+    """Side of a tile in pixels; None: the card's."""
+    overlap: int | None = None
+    """Pixels that neighbouring tiles share; None: the card's, or a quarter of the tile."""
+    blend: Blend = "ramp"
+    """Taper."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Tiles per forward pass."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    precision: Precision | Literal["auto"] = "auto"
+    """``auto``, ``fp32``, ``bf16`` or ``fp16``."""
+    backend: Backend | Literal["auto"] = "auto"
+    """``auto``, ``torch``, ``onnxruntime`` or ``openvino``."""
+    bands: Mapping[str, str | int] | None = None
+    """Band name -> 1-based index in the input, or a file of its own."""
+    scale: float | None = None
+    """Reflectance per stored unit, in place of what the scene declares."""
+    offset: float | None = None
+    """Reflectance of a stored 0, in place of what the scene declares."""
+    nodata: float | None = None
+    """Stored number that means "no observation", in place of what the scene declares."""
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees (WGS 84): crops what is computed and written."""
+    aoi: str | Path | None = None
+    """File of polygons: only pixels inside get a label."""
+    mask: str | None = None
+    """Raster whose non-zero pixels are not used."""
+    resolution: float | None = None
+    """Pixel size to warp to, in units of the CRS."""
+    crs: str | None = None
+    """CRS to warp to."""
+    chunk: int | None = None
+    """Side of a chunk in pixels; None: chosen."""
+    workers: int = 1
+    """Processes."""
+    probabilities: bool = False
+    """Whether the probability of every class is written."""
+    confidence: bool = True
+    """Whether the probability of the chosen class is written."""
+    vector: Sequence[str] = ("geojson", "parquet")
+    """Formats of the polygons; empty: none."""
+    datetime: str | datetime | None = None
+    """Time of acquisition, where the scene does not tell or tells it wrongly."""
+    assume_crs: str | None = None
+    """CRS of a scene that declares none."""
+    on_bad_block: Literal["fail", "nodata"] = "fail"
+    """What to do with a block that cannot be decoded."""
+    aws_no_sign_request: bool = False
+    """Read public buckets without credentials."""
+    scene_id: str | None = None
+    """Name of the scene; None: the file's stem or the item's id."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigError(f"--workers {self.workers}: at least one process is needed")
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ConfigError(f"--batch-size {self.batch_size}: a batch holds at least one tile")
