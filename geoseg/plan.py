@@ -26,7 +26,7 @@ __all__ = ["RunPlan", "check_fits", "layout_from", "plan_run", "tiling_for"]
 
 _MAX_CHUNK_WIDTH = 4608  # pixels: sums and channels of a chunk are as wide as it is
 _MAX_CHUNK_SECONDS = 120.0  # what a kill can cost
-_CHUNK_TILES = 256  # at most: the sums that a chunk shares with its neighbours grow with its height
+_CHUNK_TILES = 128  # at most: the sums that a chunk shares with its neighbours grow with its height
 _CHUNKS_PER_WORKER = 4
 _PROCESS_BYTES = 450 << 20  # interpreter, torch, GDAL and its cache
 _TILE_BYTES_PER_CHANNEL_PIXEL = 256  # what nets of common size hold per pixel of a tile in flight, where not probed

@@ -42,7 +42,7 @@ def test_chunks_of_any_scene_are_bounded_and_enough(height: int, width: int, wor
     plan = _plan(height, width, tile=512, overlap=128, workers=workers)
     chunk = plan.chunks[0]
     assert chunk.extent.width <= 4608 + 128 or chunk.tile_cols[1] - chunk.tile_cols[0] == 1
-    assert chunk.tiles <= 256 + plan.chunks.cols_per_chunk
+    assert chunk.tiles <= 128 + plan.chunks.cols_per_chunk
     assert workers == 1 or len(plan.chunks) >= min(4 * workers, plan.chunks.shape[1] * len(plan.chunks.tile_rows)) // 2
     assert plan.tiles == len(plan.grid)
 

@@ -21,8 +21,8 @@ from geoseg.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from geoseg.result import RunResult
     from geoseg.protocols import Source
+    from geoseg.result import RunResult
     from geoseg.scene import Scene
 
 __all__ = ["segment"]
