@@ -42,7 +42,7 @@ test: $(VENV)/.installed-test,openvino ## every test that needs nothing but Pyth
 test-all: $(VENV)/.installed-test,openvino ## Debian components first (asks for sudo where it has to), then every test
 	$(SUDO) apt-get update --quiet
 	$(SUDO) apt-get install --yes --no-install-recommends \
-	  qgis python3-qgis postgresql postgresql-postgis postgis chromium xvfb
+	  qgis python3-qgis python3-gdal postgresql postgresql-postgis postgis chromium xvfb
 	$(BIN)/python $(PYTEST) $(ARGS)
 
 check: $(VENV)/.installed-test,openvino ## format, lint, types, import contracts
