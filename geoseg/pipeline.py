@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from geoseg.result import RunResult, read_result
 from geoseg.scene import Scene
 from geoseg.settings import Settings
 from geoseg.source import open_scene
-from geoseg.source.area import Area, area_of_bbox, area_of_file
+from geoseg.source.area import area_of_bbox, area_of_file
 from geoseg.spec import ModelSpec
 from geoseg.stream import stream_chunk
 from geoseg.tuning import ProbedCost, choose_settings, probe_cost
@@ -59,7 +59,6 @@ class _Job:
     spec: ModelSpec
     crop: Window
     wanted: Wanted | None
-    area: Area | None = field(default=None)
 
     def asked(self) -> dict[str, Any]:
         """What must not change between start and resume, as JSON values."""
@@ -209,14 +208,14 @@ def _open(scene: SceneLike | None, model: str | Path | Model, options: SegmentOp
     """The model's card and the scene's header, matched: bands found, area placed."""
     spec = model.spec if isinstance(model, Model) else read_spec(model)
     opened = scene if isinstance(scene, Scene) else _open_scene(scene, spec, options)
-    crop, wanted, area = whole(opened.geobox), None, None
+    crop, wanted = whole(opened.geobox), None
     if options.bbox is not None:
         crop = area_of_bbox(options.bbox, opened.geobox) & crop
     if options.aoi is not None:
         area = area_of_file(options.aoi, opened.geobox)
         crop, wanted = area.window & crop, area.covers
     _demand_place(opened, crop)
-    return _Job(options, opened, model, spec, crop, wanted, area)
+    return _Job(options, opened, model, spec, crop, wanted)
 
 
 def _demand_place(scene: Scene[Source], crop: Window) -> None:
