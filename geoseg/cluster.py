@@ -1,119 +1,65 @@
-"""Workers: where jobs run, in this process or on a Dask cluster.
-
-A runner takes jobs and gives back what they return, in the order in which they finish. Jobs are idempotent and leave
-their results on disk, so a runner has nothing to guard.
-"""
+"""How a run reaches its workers: this process, or processes of a Dask cluster that is started here."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from geoseg.errors import ChunkError
-from geoseg.journal import Record
+from geoseg.events import OnEvent
+from geoseg.runner import DaskRunner, InlineRunner, Runner
 
-__all__ = ["InlineRunner", "Job", "Runner", "local_cluster"]
-
-OnRow = Callable[[int, int], None]
-
-
-class Job(Protocol):
-    """One chunk or one seam; pickles."""
-
-    @property
-    def name(self) -> str:
-        """Unique in a run."""
-        ...
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """Scene id and window, for messages."""
-        ...
-
-    def run(self, on_row: OnRow | None = None) -> Record:
-        """Does the work, leaves durable parts, returns what the journal notes."""
-        ...
+__all__ = ["Cluster", "ClusterOptions"]
 
 
-class Runner(Protocol):
-    """Runs jobs somewhere."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """Where the chunks of a run are worked on."""
 
-    def submit(self, job: Job) -> None:
-        """Queues a job."""
-        ...
-
-    def next_done(self) -> Record:
-        """Waits for one queued job to finish.
-
-        Raises:
-            GeosegError: As the job raised it.
-            ChunkError: The job's worker died, repeatedly.
-        """
-        ...
-
-
-class InlineRunner:
-    """Runs one job after the other in this process."""
-
-    def __init__(self, on_row: Callable[[str, int, int], None]) -> None:
-        """Takes `on_row`, called with the job's name, tiles and pixels of each finished tile row."""
-        self._jobs: deque[Job] = deque()
-        self._on_row = on_row
-
-    def submit(self, job: Job) -> None:
-        """Queues a job."""
-        self._jobs.append(job)
-
-    def next_done(self) -> Record:
-        """Runs the oldest queued job."""
-        job = self._jobs.popleft()
-        return job.run(lambda tiles, pixels: self._on_row(job.name, tiles, pixels))
+    workers: int = 1
+    """Processes on this machine, where no cluster is named."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler."""
+    scheduler_file: Path | None = None
+    """File that a Dask scheduler wrote its address to."""
+    cluster: Path | None = None
+    """YAML file that describes a cluster to start."""
+    worker_timeout: float = 600.0
+    """Seconds to wait for workers that are started on demand."""
+    report: Path | None = None
+    """HTML file for Dask's performance report."""
 
 
-class _DaskRunner:
-    """Runs jobs on the workers of a Dask cluster."""
+class Cluster:
+    """Connects when the first chunk is due, so that bad input is refused before anything is started."""
 
-    def __init__(self, client: Any) -> None:
-        from distributed import as_completed
+    def __init__(self, options: ClusterOptions) -> None:
+        self._options = options
+        self._stack = ExitStack()
+        self._client: Any = None
 
-        self._client = client
-        self._done = as_completed(with_results=False)
-        self._jobs: dict[str, Job] = {}
+    def __enter__(self) -> Self:
+        return self
 
-    def submit(self, job: Job) -> None:
-        """Queues a job; its name is the task's key, so that nothing is ever queued twice."""
-        future = self._client.submit(_run, job, key=f"geoseg-{job.name}", pure=False)
-        self._jobs[future.key] = job
-        self._done.add(future)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
-    def next_done(self) -> Record:
-        """Waits for any queued job."""
-        from distributed import KilledWorker
-
-        future = next(self._done)
-        job = self._jobs.pop(future.key)
-        try:
-            record: Record = future.result()
-        except KilledWorker as error:
-            scene, window = job.place
-            raise ChunkError(
-                f"{scene}: chunk {job.name} ({window}) killed its worker again and again; "
-                "it may need more memory: try fewer --workers or a smaller --chunk",
-                scene,
-                window,
-            ) from error
-        future.release()
-        return record
-
-
-def _run(job: Job) -> Record:
-    return job.run()
+    def runner(self, on_event: OnEvent) -> Runner:
+        """A runner for one scene; all share the workers."""
+        if self._options.workers == 1:
+            return InlineRunner(on_event)
+        if self._client is None:
+            self._client = self._stack.enter_context(_local_client(self._options.workers))
+        return DaskRunner(self._client, on_event)
 
 
 @contextmanager
-def local_cluster(workers: int) -> Iterator[Runner]:
+def _local_client(workers: int) -> Iterator[Any]:
     """A cluster of `workers` processes on this machine, listening on 127.0.0.1 only, gone when the block ends."""
     import dask
     from distributed import Client, LocalCluster
@@ -133,4 +79,4 @@ def local_cluster(workers: int) -> Iterator[Runner]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield _DaskRunner(client)
+        yield client

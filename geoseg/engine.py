@@ -10,8 +10,9 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,15 @@ from typing import Any
 import numpy as np
 
 from geoseg.blend import Blend
-from geoseg.cluster import InlineRunner, Runner, local_cluster
+from geoseg.cluster import Cluster
 from geoseg.decide import Layers
 from geoseg.errors import ChunkError, GeosegError
-from geoseg.events import ChunkDone, OnEvent, RowDone, StageStarted
+from geoseg.events import ChunkDone, OnEvent, StageStarted
 from geoseg.grid import Chunk
 from geoseg.journal import Record, RunDirectory
 from geoseg.plan import RunPlan
 from geoseg.protocols import Model, Source, Wanted
+from geoseg.runner import Job
 from geoseg.settings import Settings
 from geoseg.sink.parts import Part, PartWriter, load_arrays, save_arrays
 from geoseg.source.open import limit_cache
@@ -201,7 +203,7 @@ def run_chunks(
     model: Model,
     directory: RunDirectory,
     wanted: Wanted | None,
-    workers: int,
+    cluster: Cluster,
     on_event: OnEvent,
 ) -> list[Record]:
     """Runs what the journal does not hold yet; returns the records of every chunk and seam.
@@ -246,32 +248,22 @@ def run_chunks(
             chunk=chunk, scene_id=plan.scene_id, contributors=around, layers=plan.layers, folder=directory.parts
         )
 
-    with _runner(workers, on_event) as runner:
-        waiting = [seam_job(chunk) for chunk in seams]
-        for chunk in missing:
-            runner.submit(chunk_job(chunk))
-        for _ in range(len(missing) + len(seams)):
-            ready = [seam for seam in waiting if finished.keys() >= set(seam.contributors)]
-            for seam in ready:
-                waiting.remove(seam)
-                runner.submit(seam)
-            record = runner.next_done()
-            directory.accept(record)
-            finished[record["name"]] = record
-            if workers > 1:  # rows finish on workers, out of hearing
-                counts = record["counts"]
-                on_event(RowDone(chunk=record["name"], tiles=counts.get("tiles", 0), pixels=counts["pixels"]))
-            on_event(ChunkDone(chunk=record["name"], seconds=record["seconds"]))
+    waiting: deque[Job] = deque(chunk_job(chunk) for chunk in missing)
+    blocked = [seam_job(chunk) for chunk in seams]
+    runner, in_flight = cluster.runner(on_event), 0
+    for _ in range(len(missing) + len(seams)):
+        for seam in [seam for seam in blocked if finished.keys() >= set(seam.contributors)]:
+            blocked.remove(seam)
+            waiting.appendleft(seam)
+        while waiting and in_flight < runner.slots:
+            runner.submit(waiting.popleft())
+            in_flight += 1
+        record = runner.next_done()
+        in_flight -= 1
+        directory.accept(record)
+        finished[record["name"]] = record
+        on_event(ChunkDone(chunk=record["name"], seconds=record["seconds"]))
     return list(finished.values())
-
-
-@contextmanager
-def _runner(workers: int, on_event: OnEvent) -> Iterator[Runner]:
-    if workers > 1:
-        with local_cluster(workers) as runner:
-            yield runner
-    else:
-        yield InlineRunner(lambda name, tiles, pixels: on_event(RowDone(chunk=name, tiles=tiles, pixels=pixels)))
 
 
 def parts_of(plan: RunPlan, directory: RunDirectory, raster: str) -> list[Part]:

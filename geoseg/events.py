@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["ChunkDone", "Event", "OnEvent", "RowDone", "StageStarted", "Warned"]
+__all__ = ["ChunkDone", "ClusterReady", "Event", "OnEvent", "RowDone", "StageStarted", "Warned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,8 @@ class RowDone:
     chunk: str
     tiles: int
     pixels: int
+    worker: str = ""
+    """Who finished it; "" is this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +42,22 @@ class ChunkDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterReady:
+    """The workers of a cluster can be reached."""
+
+    address: str
+    """The scheduler's."""
+    workers: int
+    dashboard: str | None = None
+    """Its page, if it has one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
     """Something that a person should know, and that does not stop the run."""
 
     message: str
 
 
-Event: TypeAlias = StageStarted | RowDone | ChunkDone | Warned
+Event: TypeAlias = StageStarted | RowDone | ChunkDone | ClusterReady | Warned
 OnEvent: TypeAlias = Callable[[Event], None]

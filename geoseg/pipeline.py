@@ -14,11 +14,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg import __version__
+from geoseg.cluster import Cluster, ClusterOptions
 from geoseg.decide import layers_of
 from geoseg.earth import footprint
 from geoseg.engine import run_chunks
@@ -111,6 +113,7 @@ def segment(
     overwrite: bool = False,
     restart: bool = False,
     skip_finished: bool = False,
+    cluster: Cluster | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> RunResult:
@@ -126,6 +129,7 @@ def segment(
         overwrite: Replace a finished run.
         restart: Forget an unfinished run of another request.
         skip_finished: Take a finished run of the same request as it stands, in place of refusing to touch it.
+        cluster: Workers that several scenes share; None: processes of this run's own, as many as `workers`.
         on_event: Called with each `geoseg.events` event, in the calling thread.
         options: As in `SegmentOptions`.
 
@@ -156,15 +160,17 @@ def segment(
         net = _load(job, plan.settings)
         if stored is None:
             directory.begin({"asked": asked, "plan": plan.pinned()})
-        records = run_chunks(
-            plan,
-            source=job.scene.source,
-            model=net,
-            directory=directory,
-            wanted=job.wanted,
-            workers=job.options.workers,
-            on_event=notify,
-        )
+        own = Cluster(ClusterOptions(workers=job.options.workers))
+        with own if cluster is None else nullcontext(cluster) as workers:
+            records = run_chunks(
+                plan,
+                source=job.scene.source,
+                model=net,
+                directory=directory,
+                wanted=job.wanted,
+                cluster=workers,
+                on_event=notify,
+            )
         _refuse_changed(job, asked["inputs"])
         return write_outputs(
             plan,

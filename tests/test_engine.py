@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from geoseg.cluster import Cluster, ClusterOptions
 from geoseg.decide import layers_of
 from geoseg.engine import parts_of, run_chunks
 from geoseg.errors import ChunkError, ModelError
@@ -49,7 +50,7 @@ def run(plan: RunPlan, model: Model, out: Path, workers: int = 1) -> tuple[dict[
     """Rasters by name, read back from the parts, and the events."""
     events: list[Event] = []
     directory = RunDirectory(out)
-    with directory.locked():
+    with directory.locked(), Cluster(ClusterOptions(workers=workers)) as workers_of_run:
         if directory.stored_request() is None:
             directory.begin({"asked": {}, "plan": plan.pinned()})
         run_chunks(
@@ -58,7 +59,7 @@ def run(plan: RunPlan, model: Model, out: Path, workers: int = 1) -> tuple[dict[
             model=model,
             directory=directory,
             wanted=None,
-            workers=workers,
+            cluster=workers_of_run,
             on_event=events.append,
         )
     layers = plan.layers
