@@ -23,7 +23,7 @@ from geoseg.errors import GridError, ModelError
 from geoseg.grid import Axis, TileGrid
 from geoseg.spec import ModelSpec
 
-__all__ = ["BLENDS", "Blend", "TileWeights", "axis_weights", "exactness", "to_probs", "weighted"]
+__all__ = ["BLENDS", "Blend", "TileWeights", "add_weighted", "axis_weights", "exactness", "to_probs"]
 
 Blend = Literal["ramp", "linear", "gaussian", "crop"]
 BLENDS: tuple[Blend, ...] = get_args(Blend)
@@ -110,9 +110,20 @@ def to_probs(scores: Tensor, spec: ModelSpec) -> Tensor:
     return probs
 
 
-def weighted(probs: Tensor, weights: Tensor) -> Tensor:
-    """Contribution of one tile: ``probs * weights`` (class, row, col), rounded to multiples of 2^-22, in place."""
-    return probs.mul_(weights).add_(_ROUNDER).sub_(_ROUNDER)
+def add_weighted(sums: Tensor, probs: Tensor, weights: Tensor) -> None:
+    """Adds the contribution of one tile, ``probs * weights`` (class, row, col) rounded to multiples of 2^-22.
+
+    Args:
+        sums: What is added to, float32 (class, row, col); a view of a larger tensor will do.
+        probs: Of the tile; destroyed.
+        weights: Of the tile (row, col).
+    """
+    if sums.device.type == "cpu":  # one compiled pass in place of four
+        from geoseg import kernels
+
+        kernels.add_weighted(sums.numpy(), probs.numpy(), weights.numpy(), _ROUNDER)
+    else:
+        sums.add_(probs.mul_(weights).add_(_ROUNDER).sub_(_ROUNDER))
 
 
 def exactness(blend: Blend, overlap: int, halo: int | None) -> str:

@@ -91,17 +91,15 @@ def decide(sums: Tensor, usable: Tensor | None, layers: Layers) -> Decision:
 
 
 def _first_maximum(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum over classes and the first index that has it.
-
-    On a CPU this loop over classes, with arithmetic in place of masks, is six times as fast as torch.max(dim=0).
-    """
-    best = sums[0].clone()
+    """Maximum over classes and the first index that has it."""
     dtype = torch.uint8 if len(sums) <= 256 else torch.int32
-    index = torch.zeros(best.shape, dtype=dtype, device=sums.device)
-    for number in range(1, len(sums)):
-        better = (sums[number] > best).to(dtype).mul_(number)
-        torch.maximum(index, better, out=index)  # later numbers are larger, so the last improvement stays
-        torch.maximum(best, sums[number], out=best)
+    if sums.device.type != "cpu":
+        best, first = sums.max(dim=0)
+        return best, first.to(dtype)
+    from geoseg import kernels
+
+    best, index = torch.empty(sums.shape[1:]), torch.empty(sums.shape[1:], dtype=dtype)
+    kernels.first_maximum(sums.numpy(), best.numpy(), index.numpy())
     return best, index
 
 

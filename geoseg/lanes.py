@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from geoseg.blend import Blend, TileWeights, to_probs, weighted
+from geoseg.blend import Blend, TileWeights, add_weighted, to_probs
 from geoseg.errors import ModelError
 from geoseg.grid import Chunk, Tile
 from geoseg.protocols import Model
@@ -98,9 +98,9 @@ class Lanes:
         tiles = [self._chunk.grid.tile_at(row.index, self._chunk.tile_cols[0] + at) for at in positions]
         row.checks.append((torch.isfinite(torch.stack(ends)).all(dim=1), tiles))
         for at, place, probs in zip(positions, tiles, to_probs(scores, self._model.spec), strict=True):
-            part = weighted(probs, self._weights(place.row, place.col))
+            here, weights = row.sums[:, :, at * stride : at * stride + tile], self._weights(place.row, place.col)
             with self._borders[at], self._borders[at + 1]:
-                row.sums[:, :, at * stride : at * stride + tile].add_(part)
+                add_weighted(here, probs, weights)
         with self._counting:
             self.seconds += time.perf_counter() - began
 
