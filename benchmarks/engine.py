@@ -15,6 +15,7 @@ from benchmarks.nets import pointwise_package, unet_package
 from benchmarks.scene import large_scene
 from geoseg.models import load_model
 from geoseg.pipeline import plan_segment
+from geoseg.protocols import Model
 
 __all__ = ["Round", "measure", "rounds_over_floor", "run_once"]
 
@@ -33,7 +34,7 @@ class Round:
     """Seconds of the forward passes alone."""
 
 
-def run_once(scene: Path, package: Path, out: Path, **options: Any) -> StageClock:
+def run_once(scene: Path, package: Path | Model, out: Path, **options: Any) -> StageClock:
     """One run without vectors into a fresh directory; when its stages began."""
     shutil.rmtree(out, ignore_errors=True)
     clock = StageClock()

@@ -18,7 +18,7 @@ from benchmarks.measure import Bench, Figure
 
 __all__ = ["NAMES", "main", "table"]
 
-NAMES = ("engine", "peers", "settings", "runtimes", "memory", "seams", "gpu")
+NAMES = ("engine", "assembly", "peers", "settings", "runtimes", "memory", "seams", "gpu")
 LIBRARIES = ("geoseg", "torch", "onnxruntime", "openvino", "rasterio", "dask", "torchgeo", "monai")
 
 

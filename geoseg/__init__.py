@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geoseg.errors import GeosegError
     from geoseg.grid import TileGrid
-    from geoseg.in_memory import segment_array
+    from geoseg.lazy import segment_array
     from geoseg.models import load_model, save_package
     from geoseg.outputs import vectorize
     from geoseg.pipeline import segment
@@ -56,7 +56,7 @@ _HOME = {
     "plan_run": "geoseg.plan",
     "save_package": "geoseg.models",
     "segment": "geoseg.pipeline",
-    "segment_array": "geoseg.in_memory",
+    "segment_array": "geoseg.lazy",
     "vectorize": "geoseg.outputs",
 }
 

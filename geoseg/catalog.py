@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from geoseg.earth import crs_of, footprint, lonlat_bbox
 from geoseg.errors import SinkError
 from geoseg.scene import Scaling, Scene
 from geoseg.spec import ClassInfo, ModelSpec
+from geoseg.store import Place, Store, open_store
 from geoseg.window import GeoBox
 
-__all__ = ["EXTENSIONS", "describe_run", "write_item"]
+__all__ = ["EXTENSIONS", "Origin", "describe_run", "write_catalog", "write_item"]
 
+_CATALOG = "catalog.json"
 _SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
 
 EXTENSIONS = {
@@ -51,10 +55,32 @@ TITLES = {
     "confidence": "Probability of the chosen class",
     "change_probability": "Probability of change",
     "probabilities": "Probability of each class",
+    "scene": "Scene that each pixel is from",
     "uncertainty": "Uncertainty of the chosen class",
     "polygons": "One polygon per connected region of a class",
     "preview": "Preview with legend",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """One of the scenes that a mosaic was made from."""
+
+    value: int
+    """Its number in ``scene.tif``."""
+    scene: str
+    """Its id."""
+    item: str
+    """The STAC item of its map: path or URL."""
+    datetime: datetime | None
+    """Time of acquisition, if known."""
+    pixels: int
+    """Pixels of the mosaic that are from it."""
+
+    def document(self, home: Place) -> dict[str, Any]:
+        """As JSON values, for the report that stands in `home`."""
+        when = self.datetime.isoformat() if self.datetime else None
+        return {**asdict(self), "item": _from(self.item, home), "datetime": when}
 
 
 def describe_run(
@@ -67,7 +93,8 @@ def describe_run(
     software: Mapping[str, str],
     scaling: Scaling | None = None,
     model_href: str | None = None,
-    home: Path | None = None,
+    home: Place | None = None,
+    origins: Sequence[Origin] = (),
 ) -> pystac.Item:
     """The STAC 1.1 item of one run, to be written beside its files.
 
@@ -82,8 +109,9 @@ def describe_run(
         software: Name -> version of what the outputs depend on.
         scaling: Probability per stored number of confidence and probabilities.
         model_href: The model's own item (``model.json``): a URL or a path.
-        home: Folder in which item and files will stand, from which links to other paths lead; None: where the files
-            are now.
+        home: Folder, or URL of a prefix, in which item and files will stand, from which links to other paths lead;
+            None: where the files are now.
+        origins: The scenes of a mosaic; it bears the time of the newest.
 
     Raises:
         GridError: The grid has no CRS, or corners without longitude and latitude.
@@ -91,7 +119,10 @@ def describe_run(
     """
     paths = list(files)
     outline = footprint(geobox)
+    times = [origin.datetime for origin in origins if origin.datetime]
     time, time_source = (scene.datetime, scene.datetime_source) if scene.datetime else (started, "run")
+    if times:
+        time, time_source = max(times), "scenes"
     item = pystac.Item(
         id=f"{scene.id}-{spec.name}",
         geometry=json.loads(shapely.to_geojson(outline)),
@@ -105,13 +136,37 @@ def describe_run(
             "geoseg:model_digest": spec.digest,
             **_processing(spec, software),
             **_projection(geobox),
+            **_range(times),
         },
     )
     for path in paths:
         item.add_asset(_key(path), _asset(path, spec, scaling))
+    if "scene" in item.assets:
+        item.assets["scene"].extra_fields["bands"] = [_scene_band(origins)]
     item.stac_extensions = _extensions(item)
-    item.add_links(_links(scene, spec, model_href, home or paths[0].parent))
+    home = home or paths[0].parent
+    item.add_links(_links(scene, spec, model_href, home))
+    for origin in origins:
+        href = _from(origin.item, home)
+        item.add_link(pystac.Link("derived_from", href, pystac.MediaType.GEOJSON, origin.scene))
     return item
+
+
+def _range(times: Sequence[datetime]) -> dict[str, str]:
+    """From when to when the scenes of a mosaic were taken."""
+    if not times:
+        return {}
+    first, last = (moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (min(times), max(times)))
+    return {"start_datetime": first, "end_datetime": last}
+
+
+def _scene_band(origins: Sequence[Origin]) -> dict[str, Any]:
+    """The band of ``scene.tif``, with a scene where others have a class."""
+    scenes = [
+        {"value": origin.value, "name": origin.scene, "title": origin.scene, "description": f"from {origin.scene}"}
+        for origin in origins
+    ]
+    return {"name": "scene", "data_type": "uint16", "nodata": 65535, "classification:classes": scenes}
 
 
 def _processing(spec: ModelSpec, software: Mapping[str, str]) -> dict[str, Any]:
@@ -209,7 +264,7 @@ def _extensions(item: pystac.Item) -> list[str]:
     return [schema for prefix, schema in EXTENSIONS.items() if f'"{prefix}:' in text]
 
 
-def _links(scene: Scene[Any], spec: ModelSpec, model_href: str | None, home: Path) -> list[pystac.Link]:
+def _links(scene: Scene[Any], spec: ModelSpec, model_href: str | None, home: Place) -> list[pystac.Link]:
     """What the outputs derive from: the scene (its item, or else its file) and the model."""
     links = []
     source = scene.item_href or scene.href
@@ -223,9 +278,11 @@ def _links(scene: Scene[Any], spec: ModelSpec, model_href: str | None, home: Pat
     return links
 
 
-def _from(href: str, home: Path) -> str:
-    """A URL as it is; a path as seen from the folder `home`."""
-    return href if "://" in href else Path(os.path.relpath(href, home)).as_posix()
+def _from(href: str, home: Place) -> str:
+    """A URL as it is; a path as seen from the folder `home`, or whole where there is no way from a bucket to it."""
+    if "://" in href:
+        return href
+    return (Path(href).absolute() if "://" in str(home) else Path(os.path.relpath(href, home))).as_posix()
 
 
 def write_item(item: pystac.Item, path: Path) -> Path:
@@ -244,3 +301,41 @@ def write_item(item: pystac.Item, path: Path) -> Path:
         return part.replace(path)
     except OSError as error:
         raise SinkError(f"{path}: the STAC item cannot be written: {error.strerror}") from error
+
+
+def write_catalog(out: Place, items: Iterable[Place]) -> Place:
+    """Writes ``catalog.json``, a STAC catalog of the runs in the folders below `out`; returns where it is.
+
+    It lists the runs that it listed before, as far as they are there, and `items`, in the order of their folders.
+
+    Raises:
+        SinkError: It cannot be written.
+    """
+    store = open_store(out)
+    folders = {str(item).split("/")[-2] for item in items} | set(_listed_before(store))
+    links = [{"rel": "root", "href": "./catalog.json", "type": pystac.MediaType.JSON.value}]
+    links += [
+        {"rel": "item", "href": f"./{folder}/item.json", "type": pystac.MediaType.GEOJSON.value, "title": folder}
+        for folder in sorted(folders)
+    ]
+    catalog = {
+        "type": "Catalog",
+        "stac_version": pystac.get_stac_version(),
+        "id": "maps",
+        "title": "Maps of several scenes",
+        "description": "One item for each scene that geoseg mapped, and one for their mosaic, if there is one.",
+        "links": links,
+    }
+    store.put(_CATALOG, (json.dumps(catalog, indent=2, ensure_ascii=False) + "\n").encode())
+    return store.href(_CATALOG)
+
+
+def _listed_before(store: Store) -> Iterator[str]:
+    """The folders that the catalog of an earlier call lists and that still hold an item."""
+    if _CATALOG not in store.entries():
+        return
+    with store.open(_CATALOG) as file, suppress(ValueError, KeyError, TypeError, AttributeError):
+        for link in json.load(file)["links"]:
+            folder = str(link["href"]).removeprefix("./").partition("/")[0]
+            if link["rel"] == "item" and "item.json" in store.below(folder).entries():
+                yield folder

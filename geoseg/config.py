@@ -6,18 +6,16 @@ come from its fields, and all values go through the same validation. The core of
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -30,6 +28,20 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from geoseg.errors import ConfigError
+from geoseg.option_values import (
+    Auto,
+    Bands,
+    Box,
+    Count,
+    Crs,
+    Destination,
+    Finite,
+    Instant,
+    Locations,
+    Positive,
+    VectorFormats,
+)
+from geoseg.settings import ClusterOptions, MosaicRule
 
 __all__ = ["PREFIX", "Resolved", "RunConfig", "key_of", "resolve", "show_config"]
 
@@ -38,89 +50,6 @@ PREFIX = "GEOSEG_"
 
 _NO_OPTIONS = {"GEOSEG_CACHE"}
 """Variables with the prefix that other parts of geoseg read."""
-
-VectorFormat = Literal["geojson", "parquet", "fgb", "gpkg", "pmtiles"]
-_VECTOR_FORMATS: tuple[str, ...] = get_args(VectorFormat)
-
-
-def _auto_or_count(value: object) -> object:
-    if isinstance(value, int) and value > 0:
-        return value
-    text = str(value).strip().lower()
-    if text == "auto":
-        return text
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise ValueError("should be auto or a whole number above 0")
-
-
-def _band_map(value: object) -> object:
-    if value is None or isinstance(value, Mapping):
-        pairs = list((value or {}).items())
-    else:
-        parts = re.split(r",(?=\s*[\w.-]+\s*=)", str(value))
-        if not all("=" in part for part in parts):
-            raise ValueError("should name bands by index or file, like red=3,nir=4 or red=B04.tif,nir=B08.tif")
-        pairs = [tuple(part.split("=", 1)) for part in parts]
-    bands: dict[str, str | int] = {}
-    for key, item in pairs:
-        name, place = str(key).strip().lower(), str(item).strip()
-        if not name or not place or place == "0" or name in bands:
-            raise ValueError("should name each band once, by an index from 1 up or by a file")
-        bands[name] = int(place) if place.isdecimal() else place
-    return bands
-
-
-def _box(value: object) -> object:
-    parts = value.split(",") if isinstance(value, str) else value
-    try:
-        west, south, east, north = (float(part) for part in parts)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        raise ValueError("should be four numbers W,S,E,N in degrees") from None
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
-        raise ValueError("should be W,S,E,N in degrees, with S below N")
-    return west, south, east, north
-
-
-def _formats(value: object) -> object:
-    parts = [part.strip().lower() for part in value.split(",")] if isinstance(value, str) else value or []
-    if parts == ["none"]:
-        return ()
-    if not isinstance(parts, Iterable):
-        return parts
-    wrong = [str(part) for part in parts if part not in _VECTOR_FORMATS]
-    if wrong:
-        raise ValueError(f"should be none, or a list of {', '.join(_VECTOR_FORMATS)}")
-    return tuple(dict.fromkeys(parts))
-
-
-def _instant(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value.strip())
-        except ValueError:
-            raise ValueError("should be a date or time like 2024-05-17 or 2024-05-17T10:20:31Z") from None
-    elif isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)
-    return value
-
-
-def _epsg(value: object) -> object:
-    return f"EPSG:{value}" if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else value
-
-
-def _inputs(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-Count = Annotated[int, Field(gt=0)]
-Auto = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_count)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Crs = Annotated[str, BeforeValidator(_epsg)]
-Instant = Annotated[datetime | None, BeforeValidator(_instant)]
-Box = Annotated[tuple[float, float, float, float], BeforeValidator(_box)]
 
 
 def _option(default: Any, description: str, *, metavar: str = "", short: str = "", off: str = "", group: str) -> Any:
@@ -134,12 +63,15 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
 
-    inputs: Annotated[tuple[str, ...], BeforeValidator(_inputs)] = _option(
+    inputs: Locations = _option(
         (), "Scenes: GeoTIFF, COG or JP2, path or URL (http, https, s3), or a STAC item.", group="Scene"
     )
-    out: Path | None = _option(
+    items: str | None = _option(
+        None, "More scenes: a STAC catalog, a saved search or a stac-geoparquet file.", metavar="FILE", group="Scene"
+    )
+    out: Destination | None = _option(
         None,
-        "Directory of the results; with several inputs, of one folder per scene.",
+        "Directory of the results, or s3://BUCKET/PREFIX; with several inputs, of one folder per scene.",
         metavar="DIR",
         short="-o",
         group="Result",
@@ -163,7 +95,7 @@ class RunConfig(BaseModel):
     backend: Literal["auto", "torch", "onnxruntime", "openvino"] = _option(
         "auto", "Library that runs the net; auto: the fastest that agrees.", group="Model"
     )
-    bands: Annotated[dict[str, int | str], BeforeValidator(_band_map)] = _option(
+    bands: Bands = _option(
         {},
         "Where bands are: by index in the input, from 1 (red=3,nir=4), or by file (red=B04.tif,nir=B08.tif).",
         metavar="NAME=PLACE,...",
@@ -183,7 +115,7 @@ class RunConfig(BaseModel):
         None, "Only within the polygons of this GeoJSON, GeoPackage or GeoParquet.", metavar="FILE", group="Scene"
     )
     mask: str | None = _option(None, "Raster whose non-zero pixels are left out.", metavar="FILE", group="Scene")
-    resolution: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = _option(
+    resolution: Positive | None = _option(
         None, "Pixel size to read the scene at, in units of its CRS.", metavar="NUMBER", group="Scene"
     )
     crs: Crs | None = _option(None, "CRS to read the scene in.", metavar="CRS", group="Scene")
@@ -200,14 +132,33 @@ class RunConfig(BaseModel):
     chunk: Count | None = _option(
         None, "Side of the pieces of work, in pixels. Default: planned.", metavar="PIXELS", group="Run"
     )
-    workers: Count = _option(1, "Processes to share the work.", metavar="N", group="Run")
+    workers: Count | None = _option(
+        None, "Processes on this machine that share the work. Default: 1.", metavar="N", group="Run"
+    )
+    scheduler: str | None = _option(
+        None, "Address of the scheduler of a Dask cluster. Default: $DASK_SCHEDULER_ADDRESS.",
+        metavar="ADDRESS", group="Run",
+    )  # fmt: skip
+    scheduler_file: Path | None = _option(
+        None, "File that a Dask scheduler wrote its address to.", metavar="FILE", group="Run"
+    )
+    cluster: Path | None = _option(
+        None, "Description of a Dask cluster to start for this call.", metavar="FILE.yaml", group="Run"
+    )
+    worker_timeout: Positive = _option(
+        600.0, "How long to wait for workers that are started on demand.", metavar="SECONDS", group="Run"
+    )
     probabilities: bool = _option(
         False, "Also write probabilities.tif, one band per class.", off="--no-probabilities", group="Result"
     )
     confidence: bool = _option(
         True, "Write confidence.tif, the probability of the chosen class.", off="--no-confidence", group="Result"
     )
-    vector: Annotated[tuple[VectorFormat, ...], BeforeValidator(_formats)] = _option(
+    mosaic: MosaicRule | None = _option(
+        None, "Also make one map of all scenes, each pixel of one of them.",
+        metavar="newest|cloudless|first", group="Result",
+    )  # fmt: skip
+    vector: VectorFormats = _option(
         ("geojson", "parquet"), "Polygons to write: geojson, parquet, fgb, gpkg, pmtiles, or none.",
         metavar="LIST|none", group="Result",
     )  # fmt: skip
@@ -219,6 +170,10 @@ class RunConfig(BaseModel):
         alias="json",
         description="Write one JSON document to standard output.",
         json_schema_extra={"group": "Messages"},
+    )
+    log_json: bool = _option(False, "Messages as JSON, one object per line, and no progress bar.", group="Messages")
+    report: Path | None = _option(
+        None, "Page with Dask's performance report; needs bokeh.", metavar="FILE.html", group="Messages"
     )
     quiet: bool = _option(False, "Only errors.", short="-q", group="Messages")
     verbose: bool = _option(False, "More about what happens.", short="-v", group="Messages")
@@ -238,6 +193,7 @@ class RunConfig(BaseModel):
             raise ValueError("--quiet and --verbose exclude each other")
         if self.scale == 0:
             raise ValueError("--scale 0 would make every pixel the same: give the reflectance per stored unit")
+        self.for_cluster()
         return self
 
     def for_scene(self) -> dict[str, Any]:
@@ -246,9 +202,37 @@ class RunConfig(BaseModel):
         rest = {"band_map": self.bands, "aws_no_sign_request": self.aws_no_sign_request}
         return {name: getattr(self, name) for name in names} | rest
 
+    def for_cluster(self) -> ClusterOptions:
+        """Where the work is done; scenes of one call share it."""
+        return ClusterOptions(
+            workers=self.workers,
+            scheduler=self.scheduler,
+            scheduler_file=self.scheduler_file,
+            cluster=self.cluster,
+            worker_timeout=self.worker_timeout,
+            dashboard=self.verbose,
+            report=self.report,
+        )
+
+    def for_messages(self) -> dict[str, bool]:
+        """The keyword arguments of `geoseg.cli.messages.set_up_messages`."""
+        return {"debug": self.debug, "verbose": self.verbose, "quiet": self.quiet, "as_json": self.log_json}
+
     def for_pipeline(self) -> dict[str, Any]:
         """The model and the fields of `geoseg.options.SegmentOptions`, as keyword arguments."""
-        door = {"inputs", "out", "overwrite", "restart", "dry_run", "json_output", "quiet", "verbose", "debug"}
+        door = {"inputs", "out", "overwrite", "restart", "dry_run", "json_output", "log_json", "quiet"}
+        door |= {
+            "items",
+            "mosaic",
+            "verbose",
+            "debug",
+            "workers",
+            "scheduler",
+            "scheduler_file",
+            "cluster",
+            "worker_timeout",
+            "report",
+        }
         arguments = {name: getattr(self, name) for name in type(self).model_fields if name not in door}
         return arguments | {"bands": self.bands or None}
 

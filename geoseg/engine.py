@@ -6,194 +6,76 @@ often it was interrupted changes no byte of the result.
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
-import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 
-import numpy as np
-
-from geoseg.blend import Blend
 from geoseg.cluster import Cluster
-from geoseg.decide import Layers
-from geoseg.errors import ChunkError, GeosegError
 from geoseg.events import ChunkDone, OnEvent, StageStarted
-from geoseg.grid import Chunk
+from geoseg.exchange import Job, Shared
+from geoseg.grid import Chunk, ChunkGrid
+from geoseg.jobs import ChunkJob, Facts, SeamJob, seam_name
 from geoseg.journal import Record, RunDirectory
 from geoseg.plan import RunPlan
 from geoseg.protocols import Model, Source, Wanted
-from geoseg.runner import Job
-from geoseg.settings import Settings
-from geoseg.sink.parts import Part, PartWriter, load_arrays, save_arrays
-from geoseg.source.open import limit_cache
-from geoseg.stream import SharedSums, decide_shared, stream_chunk
+from geoseg.runner import Runner
+from geoseg.sink.parts import Part, PartsIn
 from geoseg.window import Window
 
-__all__ = ["parts_of", "peak_memory", "run_chunks"]
+__all__ = ["Agenda", "parts_of", "run_chunks", "work_off"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ChunkJob:
-    """Streams one chunk; leaves its core as TIFFs and its shared sums as one npz."""
+class Agenda:
+    """What is left of a run: a seam as soon as all chunks around it are finished, else the next chunk.
 
-    chunk: Chunk
-    scene_id: str
-    source: Source
-    wanted: Wanted | None
-    model: Model
-    blend: Blend
-    layers: Layers
-    settings: Settings
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return self.chunk.name
-
-    @property
-    def place(self) -> tuple[str, str]:
-        return self.scene_id, str(self.chunk.extent)
-
-    def run(self, on_row: Callable[[int, int], None] | None = None) -> Record:
-        began = time.perf_counter()
-        limit_cache(_cache_bytes(self.source, self.chunk))
-        core = self.chunk.core
-        writer = PartWriter(self.folder, self.name, core, _bands(self.layers)) if core else None
-        try:
-            shared, counts = stream_chunk(
-                self.chunk,
-                source=self.source,
-                model=self.model,
-                blend=self.blend,
-                layers=self.layers,
-                settings=self.settings,
-                wanted=self.wanted,
-                write=writer.write if writer else _nothing_to_write,
-                on_row=on_row or (lambda tiles, pixels: None),
-            )
-        except BaseException as error:
-            if writer:
-                writer.abandon()
-            if isinstance(error, GeosegError) or not isinstance(error, Exception):
-                raise
-            raise self._failed(error) from error
-        files = writer.close() if writer else {}
-        if shared:
-            files |= save_arrays(self.folder / _shared_name(self.name), _to_arrays(shared))
-        return _record("chunk", self.name, files, began, asdict(counts))
-
-    def _failed(self, error: Exception) -> ChunkError:
-        scene, window = self.place
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
-        return ChunkError(f"{scene}: chunk {self.name} ({window}) failed: {first_line}", scene, window)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _SeamJob:
-    """Adds up what several chunks know of the seam areas that bear one chunk's name, and decides."""
-
-    chunk: Chunk
-    scene_id: str
-    contributors: tuple[str, ...]
-    layers: Layers
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return _seam_name(self.chunk)
-
-    @property
-    def place(self) -> tuple[str, str]:
-        return self.scene_id, str(self.chunk.extent)
-
-    def run(self, on_row: Callable[[int, int], None] | None = None) -> Record:
-        began = time.perf_counter()
-        files: dict[str, Any] = {}
-        pixels = 0
-        for number, area in enumerate(self.chunk.seam):
-            writer = PartWriter(self.folder, f"{self.name}{number}", area, _bands(self.layers))
-            try:
-                writer.write(area, decide_shared(_known_of(area, self.folder, self.contributors), self.layers))
-            except BaseException:
-                writer.abandon()
-                raise
-            files |= writer.close()
-            pixels += area.size
-        if on_row:
-            on_row(0, pixels)
-        return _record("seam", self.name, files, began, {"pixels": pixels})
-
-
-def _cache_bytes(source: Source, chunk: Chunk) -> int:
-    """Two rows of the source's blocks, as wide as the chunk reads; and as much again for bands stored interleaved."""
-    rows, cols = source.block
-    per_pixel = sum(np.dtype(band.dtype).itemsize for band in source.bands)
-    return 2 * 2 * rows * (chunk.extent.width + 2 * cols) * per_pixel
-
-
-def _record(kind: str, name: str, files: dict[str, Any], began: float, counts: dict[str, Any]) -> Record:
-    return {
-        "kind": kind,
-        "name": name,
-        "files": files,
-        "seconds": time.perf_counter() - began,
-        "counts": counts,
-        "process": os.getpid(),
-        "peak_memory": peak_memory(),
-    }
-
-
-def peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes.
-
-    Linux hands the largest size of whoever started a process down to it in getrusage, so its own record is asked first.
+    It makes jobs when they are asked for and looks only at the neighbours of a chunk that finishes, so that each chunk
+    of a run costs the same, however many there are.
     """
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    def __init__(self, chunks: ChunkGrid, finished: Collection[str]) -> None:
+        """Takes the names of the chunks and seams that are finished already."""
+        self._chunks, self._finished = chunks, finished
+        self._done = {(chunk.row, chunk.col) for chunk in chunks if chunk.name in finished} if finished else set()
+        self._ahead: Iterator[Chunk] = (chunk for chunk in chunks if chunk.name not in finished)
+        self._given: dict[str, Chunk] = {}
+        self._seams: deque[Chunk] = deque()
+        if self._done:
+            self._open((chunk.row, chunk.col) for chunk in chunks)
+
+    def next(self, facts: Shared[Facts]) -> Job | None:
+        """The next job; None if there is none, for now or for good."""
+        plan = facts.value.plan
+        if self._seams:
+            chunk = self._seams.popleft()
+            around = tuple(other.name for other in self._chunks.contributors(chunk))
+            return SeamJob(chunk=chunk, scene_id=plan.scene_id, contributors=around, facts=facts)
+        ahead = next(self._ahead, None)
+        if ahead is None:
+            return None
+        self._given[ahead.name] = ahead
+        return ChunkJob(chunk=ahead, scene_id=plan.scene_id, facts=facts)
+
+    def finish(self, name: str) -> None:
+        """A job is finished; nothing waits for a seam."""
+        chunk = self._given.pop(name, None)
+        if chunk is not None:
+            row, col = chunk.row, chunk.col
+            self._done.add((row, col))
+            self._open(((row, col), (row, col + 1), (row + 1, col), (row + 1, col + 1)))
+
+    def _open(self, places: Iterable[tuple[int, int]]) -> None:
+        """A chunk's seam lies above it and left of it: itself and at most three others have tiles there."""
+        rows, cols = self._chunks.shape
+        for row, col in places:
+            if row < rows and col < cols and all(place in self._done for place in _up_and_left(row, col)):
+                chunk = self._chunks.chunk_at(row, col)
+                if chunk.seam and seam_name(chunk) not in self._finished:
+                    self._seams.append(chunk)
 
 
-def _nothing_to_write(*_: object) -> None:
-    """The core of a chunk whose tiles all reach into others is empty."""
-
-
-def _seam_name(chunk: Chunk) -> str:
-    return f"{chunk.name}.seam"
-
-
-def _shared_name(chunk_name: str) -> str:
-    return f"{chunk_name}.shared.npz"
-
-
-def _bands(layers: Layers) -> dict[str, tuple[int, str]]:
-    return {name: (count, layers.dtype(name)) for name, count in layers.counts.items()}
-
-
-def _to_arrays(shared: list[SharedSums]) -> dict[str, Any]:
-    arrays: dict[str, Any] = {}
-    for part in shared:
-        sums, inside = _keys(part.window)
-        arrays |= {sums: part.sums, inside: part.inside}
-    return arrays
-
-
-def _keys(area: Window) -> tuple[str, str]:
-    return f"sums {area}", f"inside {area}"
-
-
-def _known_of(area: Window, folder: Path, contributors: tuple[str, ...]) -> list[SharedSums]:
-    """What the chunks around an area left of it."""
-    sums, inside = _keys(area)
-    known = (load_arrays(folder / _shared_name(name), {sums, inside}) for name in contributors)
-    return [SharedSums(window=area, sums=arrays[sums], inside=arrays[inside]) for arrays in known if arrays]
+def _up_and_left(row: int, col: int) -> Iterator[tuple[int, int]]:
+    return ((r, c) for r in range(max(0, row - 1), row + 1) for c in range(max(0, col - 1), col + 1))
 
 
 def run_chunks(
@@ -206,76 +88,110 @@ def run_chunks(
     cluster: Cluster,
     on_event: OnEvent,
 ) -> list[Record]:
-    """Runs what the journal does not hold yet; returns the records of every chunk and seam.
+    """Runs what the journal does not hold yet; returns the records of every chunk and seam, without their files.
 
     Raises:
         SourceError: The source cannot be read.
         ModelError: The net gave something that is no score.
         SinkError: Parts cannot be written.
+        ClusterError: The scheduler, or all workers, are gone.
         ChunkError: Anything else that a chunk died of.
     """
     finished = directory.finished()
-    done = [chunk for chunk in plan.chunks if chunk.name in finished]
-    on_event(
-        StageStarted(
-            stage="predict",
-            total_tiles=plan.tiles,
-            done_tiles=sum(chunk.tiles for chunk in done),
-            total_pixels=plan.chunks.crop.size,
-        )
+    started = _started(plan, finished)
+    on_event(started)
+    records = [_short(record) for record in finished.values()]
+    agenda = Agenda(plan.chunks, finished.keys())
+
+    def accept(done: Sequence[Record]) -> None:
+        directory.accept(*done)
+        for record in done:
+            records.append(_short(record))
+            on_event(_done(record))
+
+    if started.done_chunks < started.total_chunks:
+        with closing(cluster.runner(on_event, plan.settings.device)) as runner:
+            facts = runner.share(Facts(plan=plan, source=source, wanted=wanted, model=model, parts=directory.parts))
+            work_off(lambda: agenda.next(facts), agenda.finish, runner, accept)
+    return records
+
+
+def work_off(
+    next_job: Callable[[], Job | None],
+    finish: Callable[[str], None],
+    runner: Runner,
+    accept: Callable[[Sequence[Record]], None],
+) -> None:
+    """Keeps a runner busy until there is no job left.
+
+    Args:
+        next_job: Gives a job; None while there is none.
+        finish: Told the name of each finished job, which may bring new ones about.
+        runner: Does the work.
+        accept: Takes the records of jobs that finished at about the same time, one at least.
+
+    Raises:
+        GeosegError: As a job raised it; what was finished before has been accepted.
+    """
+    in_flight = 0
+    while True:
+        jobs = list(islice(iter(next_job, None), max(0, runner.slots - in_flight)))
+        if jobs:
+            runner.submit(jobs)
+            in_flight += len(jobs)
+        if not in_flight:
+            return
+        records = runner.next_done()
+        in_flight -= len(records)
+        accept(records)
+        for record in records:
+            finish(record["name"])
+
+
+def _started(plan: RunPlan, finished: Collection[str]) -> StageStarted:
+    return StageStarted(
+        stage="predict",
+        total_tiles=plan.tiles,
+        done_tiles=sum(chunk.tiles for chunk in plan.chunks if chunk.name in finished),
+        total_pixels=plan.chunks.crop.size,
+        total_chunks=len(plan.chunks) + sum(bool(chunk.seam) for chunk in plan.chunks),
+        done_chunks=len(finished),
     )
-    missing = [chunk for chunk in plan.chunks if chunk.name not in finished]
-    seams = [chunk for chunk in plan.chunks if chunk.seam and _seam_name(chunk) not in finished]
-    if not missing and not seams:
-        return list(finished.values())
-
-    def chunk_job(chunk: Chunk) -> _ChunkJob:
-        return _ChunkJob(
-            chunk=chunk,
-            scene_id=plan.scene_id,
-            source=source,
-            wanted=wanted,
-            model=model,
-            blend=plan.blend,
-            layers=plan.layers,
-            settings=plan.settings,
-            folder=directory.parts,
-        )
-
-    def seam_job(chunk: Chunk) -> _SeamJob:
-        around = tuple(other.name for other in plan.chunks.contributors(chunk))
-        return _SeamJob(
-            chunk=chunk, scene_id=plan.scene_id, contributors=around, layers=plan.layers, folder=directory.parts
-        )
-
-    waiting: deque[Job] = deque(chunk_job(chunk) for chunk in missing)
-    blocked = [seam_job(chunk) for chunk in seams]
-    runner, in_flight = cluster.runner(on_event), 0
-    for _ in range(len(missing) + len(seams)):
-        for seam in [seam for seam in blocked if finished.keys() >= set(seam.contributors)]:
-            blocked.remove(seam)
-            waiting.appendleft(seam)
-        while waiting and in_flight < runner.slots:
-            runner.submit(waiting.popleft())
-            in_flight += 1
-        record = runner.next_done()
-        in_flight -= 1
-        directory.accept(record)
-        finished[record["name"]] = record
-        on_event(ChunkDone(chunk=record["name"], seconds=record["seconds"]))
-    return list(finished.values())
 
 
-def parts_of(plan: RunPlan, directory: RunDirectory, raster: str) -> list[Part]:
-    """The pieces of one raster; together they cover the crop, each pixel once."""
-    parts = [
-        Part(path=directory.parts / f"{chunk.name}.{raster}.tif", window=chunk.core)
-        for chunk in plan.chunks
-        if chunk.core
-    ]
-    parts += [
-        Part(path=directory.parts / f"{_seam_name(chunk)}{number}.{raster}.tif", window=area)
-        for chunk in plan.chunks
-        for number, area in enumerate(chunk.seam)
-    ]
-    return parts
+def _short(record: Record) -> Record:
+    """What the report of a run needs of a record; names and checksums of files stand in the journal."""
+    return {name: value for name, value in record.items() if name != "files"}
+
+
+def _done(record: Record) -> ChunkDone:
+    counts = record["counts"]
+    return ChunkDone(
+        chunk=record["name"],
+        seconds=record["seconds"],
+        worker=record.get("worker", ""),
+        tiles=counts.get("tiles", 0),
+        pixels=counts["pixels"],
+    )
+
+
+def parts_of(plan: RunPlan, directory: RunDirectory, raster: str) -> PartsIn:
+    """What finds the pieces of one raster; all together cover the crop, each pixel once."""
+    names = [name for chunk in plan.chunks for name, _ in _parts_named(chunk, raster)]
+    paths = dict(zip(names, directory.local_parts(names), strict=True))
+
+    def parts_in(window: Window) -> Iterator[Part]:
+        for chunk in plan.chunks.meeting(window):
+            for name, area in _parts_named(chunk, raster):
+                if area & window:
+                    yield Part(path=paths[name], window=area)
+
+    return parts_in
+
+
+def _parts_named(chunk: Chunk, raster: str) -> Iterator[tuple[str, Window]]:
+    """The files that hold a chunk's core and seam, and where they lie."""
+    if chunk.core:
+        yield f"{chunk.name}.{raster}.tif", chunk.core
+    for number, area in enumerate(chunk.seam):
+        yield f"{seam_name(chunk)}{number}.{raster}.tif", area

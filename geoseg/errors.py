@@ -7,6 +7,7 @@
     |-- ModelError                      weights, digest or specification mismatch
     |-- PlanError                       the run will not fit: by how much, and which knob
     |-- ChunkError                      one chunk failed on a worker
+    |-- ClusterError     (OSError)      a cluster cannot be reached, or its workers lack what a run needs
     |-- SinkError        (OSError)      an output cannot be written
     |-- ConfigError      (ValueError)   an option or a configuration file is wrong
     `-- MissingExtraError (ImportError) an optional package is not installed
@@ -17,9 +18,13 @@ reach ``super().__init__`` unchanged, so every error survives pickle on its way 
 
 from __future__ import annotations
 
+import os
+import re
+
 __all__ = [
     "BandError",
     "ChunkError",
+    "ClusterError",
     "ConfigError",
     "GeosegError",
     "GridError",
@@ -28,7 +33,13 @@ __all__ = [
     "PlanError",
     "SinkError",
     "SourceError",
+    "without_secrets",
 ]
+
+_SIGNATURE = re.compile(r"""(\w+://[^\s?]+)\?\S*?(?=['"]?[])}:,;.]*(?:\s|$))""")
+_LOGIN = re.compile(r"(\w+://)[^\s/@'\"]+@")
+_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_SHORTEST_SECRET = 8  # characters: what is shorter may be any word of a message
 
 
 class GeosegError(Exception):
@@ -84,6 +95,16 @@ class ChunkError(GeosegError):
         return str(self.args[2])
 
 
+class ClusterError(GeosegError, OSError):
+    """A cluster cannot be reached, or its workers lack what the run needs."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class SinkError(GeosegError, OSError):
     """An output cannot be written."""
 
@@ -103,3 +124,16 @@ class MissingExtraError(GeosegError, ImportError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
+
+
+def without_secrets(text: str) -> str:
+    """Text without the query and the login of any URL, and without any secret of this process's environment.
+
+    >>> without_secrets("https://me:word@host/a.tif?key=secret: is gone")
+    'https://host/a.tif: is gone'
+    """
+    text = _LOGIN.sub(r"\1", _SIGNATURE.sub(r"\1", text))
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    return text

@@ -6,7 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["ChunkDone", "ClusterReady", "Event", "OnEvent", "RowDone", "StageStarted", "Warned"]
+__all__ = [
+    "ChunkDone",
+    "ChunkRetried",
+    "ClusterReady",
+    "Event",
+    "OnEvent",
+    "Planned",
+    "RowDone",
+    "StageStarted",
+    "Warned",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +30,15 @@ class StageStarted:
     """Tiles that an earlier, interrupted run already finished."""
     total_pixels: int = 0
     """Pixels that the run writes."""
+    total_chunks: int = 0
+    """Chunks and seams that `predict` has to run, those already done included."""
+    done_chunks: int = 0
+    """Chunks and seams that an earlier, interrupted run already finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowDone:
-    """One row of tiles of one chunk is finished."""
+    """One row of tiles of one chunk is finished; an attempt that repeats rows of an earlier one tells new ones only."""
 
     chunk: str
     tiles: int
@@ -39,6 +53,39 @@ class ChunkDone:
 
     chunk: str
     seconds: float
+    worker: str = ""
+    """Who finished it; "" is this process."""
+    tiles: int = 0
+    """Tiles that it owned; a seam owns none."""
+    pixels: int = 0
+    """Pixels that it decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRetried:
+    """One chunk (or seam) did not finish where it was and begins anew."""
+
+    chunk: str
+    reason: str
+    """Why, in a few words: the worker died, hung, could not read."""
+    worker: str = ""
+    """Who had it; "" is unknown."""
+    attempt: int = 2
+    """Which attempt begins now, counted from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """How a run is shared out."""
+
+    chunks: int
+    chunk_tiles: tuple[int, int]
+    """Tile rows and columns of a chunk, at most."""
+    seam_bytes: int
+    """Sums that chunks hand over to each other."""
+    workers: int
+    worker_memory: int
+    """Resident bytes of each of them, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,5 +106,5 @@ class Warned:
     message: str
 
 
-Event: TypeAlias = StageStarted | RowDone | ChunkDone | ClusterReady | Warned
+Event: TypeAlias = StageStarted | RowDone | ChunkDone | ChunkRetried | Planned | ClusterReady | Warned
 OnEvent: TypeAlias = Callable[[Event], None]

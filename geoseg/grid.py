@@ -128,12 +128,12 @@ class TileGrid(Sequence[Tile]):
 
 
 def _segments(
-    axis: Axis, first: int, stop: int, *, joins_before: bool, joins_after: bool
+    grid: TileGrid, first: int, stop: int, *, joins_before: bool, joins_after: bool
 ) -> tuple[range, range, range]:
     """Pixels that the tiles [first, stop) share with the chunk before, own alone, share with the one after."""
-    start, end = first * axis.stride, stop * axis.stride
-    reach = (stop - 1) * axis.stride + axis.tile
-    inner = start + axis.overlap if joins_before else start
+    start, end = first * grid.stride, stop * grid.stride
+    reach = (stop - 1) * grid.stride + grid.tile
+    inner = start + grid.overlap if joins_before else start
     return (
         range(start, inner),
         range(inner, end if joins_after else reach),
@@ -182,19 +182,26 @@ class Chunk:
         return Window.from_bounds(first.row_off, first.col_off, last.row_stop, last.col_stop)
 
     @property
+    def _rows(self) -> tuple[range, range, range]:
+        return _segments(self.grid, *self.tile_rows, joins_before=self.joins[0], joins_after=self.joins[1])
+
+    @property
+    def _cols(self) -> tuple[range, range, range]:
+        return _segments(self.grid, *self.tile_cols, joins_before=self.joins[2], joins_after=self.joins[3])
+
+    def _cut(self, rows: range, cols: range) -> Window:
+        return Window.from_bounds(rows.start, cols.start, rows.stop, cols.stop) & self.crop
+
+    @property
     def areas(self) -> tuple[tuple[Window, ...], ...]:
         """Three by three windows, cut to the crop: corners and edges are shared, the middle is the core."""
-        above, below, left, right = self.joins
-        rows = _segments(self.grid.rows, *self.tile_rows, joins_before=above, joins_after=below)
-        cols = _segments(self.grid.cols, *self.tile_cols, joins_before=left, joins_after=right)
-        return tuple(
-            tuple(Window.from_bounds(r.start, c.start, r.stop, c.stop) & self.crop for c in cols) for r in rows
-        )
+        cols = self._cols
+        return tuple(tuple(self._cut(r, c) for c in cols) for r in self._rows)
 
     @property
     def core(self) -> Window:
         """What it decides alone."""
-        return self.areas[1][1]
+        return self._cut(self._rows[1], self._cols[1])
 
     @property
     def shared(self) -> tuple[Window, ...]:
@@ -206,8 +213,8 @@ class Chunk:
     @property
     def seam(self) -> tuple[Window, ...]:
         """The shared areas decided in this chunk's name: its corner above left, its upper and its left edge."""
-        areas = self.areas
-        return tuple(area for area in (areas[0][0], areas[0][1], areas[1][0]) if area)
+        (above, rows, _), (left, cols, _) = self._rows, self._cols
+        return tuple(area for area in (self._cut(above, left), self._cut(above, cols), self._cut(rows, left)) if area)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,24 +263,57 @@ class ChunkGrid(Sequence[Chunk]):
 
     def chunk_at(self, row: int, col: int) -> Chunk:
         """The chunk at a position of the chunk grid."""
-        rows = self.tile_rows[row * self.rows_per_chunk : (row + 1) * self.rows_per_chunk]
-        cols = self.tile_cols[col * self.cols_per_chunk : (col + 1) * self.cols_per_chunk]
+        tile_rows, tile_cols = self.tile_rows, self.tile_cols
+        rows = tile_rows[row * self.rows_per_chunk : (row + 1) * self.rows_per_chunk]
+        cols = tile_cols[col * self.cols_per_chunk : (col + 1) * self.cols_per_chunk]
         return Chunk(
             row=row,
             col=col,
             grid=self.grid,
             tile_rows=(rows.start, rows.stop),
             tile_cols=(cols.start, cols.stop),
-            joins=(row > 0, row < self.shape[0] - 1, col > 0, col < self.shape[1] - 1),
+            joins=(row > 0, rows.stop < tile_rows.stop, col > 0, cols.stop < tile_cols.stop),
             crop=self.crop,
         )
 
     def contributors(self, chunk: Chunk) -> tuple[Chunk, ...]:
         """The chunks whose partial sums meet in `chunk.seam`, itself included."""
-        rows = range(max(0, chunk.row - 1), min(self.shape[0], chunk.row + 2))
-        cols = range(max(0, chunk.col - 1), min(self.shape[1], chunk.col + 2))
-        near = (self.chunk_at(row, col) for row in rows for col in cols)
-        return tuple(other for other in near if any(a & b for a in chunk.seam for b in other.shared))
+        (corner, above, _), (left, _, _), _ = chunk.areas
+        offsets = {(-1, -1): corner, (-1, 0): corner or above, (0, -1): corner or left, (0, 0): corner or above or left}
+        return tuple(self.chunk_at(chunk.row + row, chunk.col + col) for (row, col), area in offsets.items() if area)
+
+    def meeting(self, window: Window) -> Iterator[Chunk]:
+        """The chunks whose tiles cover some pixel of `window` that the run writes."""
+        common = window & self.crop
+        if not common:
+            return
+        rows = self.grid.rows.covering(common.row_off, common.row_stop)
+        cols = self.grid.cols.covering(common.col_off, common.col_stop)
+        for row in _groups(rows, self.tile_rows.start, self.rows_per_chunk):
+            for col in _groups(cols, self.tile_cols.start, self.cols_per_chunk):
+                yield self.chunk_at(row, col)
+
+    @property
+    def pixels_read(self) -> int:
+        """Pixels of the scene in the extents of all chunks: what two of them need counts twice."""
+        column, row = self._edges
+        heights = (min(chunk.extent.row_stop, self.grid.height) - chunk.extent.row_off for chunk in column)
+        widths = (min(chunk.extent.col_stop, self.grid.width) - chunk.extent.col_off for chunk in row)
+        return sum(heights) * sum(widths)
+
+    @property
+    def pixels_shared(self) -> int:
+        """Pixels of all chunks' shared areas: what two of them share counts twice."""
+        column, row = self._edges
+        everything = sum((chunk.extent & self.crop).height for chunk in column)
+        everything *= sum((chunk.extent & self.crop).width for chunk in row)
+        return everything - sum(chunk.core.height for chunk in column) * sum(chunk.core.width for chunk in row)
+
+    @property
+    def _edges(self) -> tuple[list[Chunk], list[Chunk]]:
+        """The first column and the first row of the chunk grid: rows and columns of all chunks are theirs."""
+        rows, cols = self.shape
+        return [self.chunk_at(row, 0) for row in range(rows)], [self.chunk_at(0, col) for col in range(cols)]
 
     @overload
     def __getitem__(self, index: int) -> Chunk: ...
@@ -291,3 +331,8 @@ class ChunkGrid(Sequence[Chunk]):
 
     def __iter__(self) -> Iterator[Chunk]:
         return (self[i] for i in range(len(self)))
+
+
+def _groups(indices: range, first: int, size: int) -> range:
+    """Groups of `size` indices each, counted from `first`, that hold some of `indices`."""
+    return range((indices.start - first) // size, (indices.stop - 1 - first) // size + 1)

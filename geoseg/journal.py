@@ -5,30 +5,37 @@ While a run lasts, everything unfinished stands in the hidden folder ``.run`` of
 - ``request.json``  what was asked, with fingerprints of inputs and model, and the plan
 - ``journal.jsonl`` one line per finished chunk or seam, append-only, with size and checksum of its parts
 - ``parts/``        finished pieces
-- ``staging/``      final files on their way
-- ``lock``          held by the process at work; the operating system frees it when that process dies
+- ``staging/``      final files on their way; on this machine's disk where the run lives in a bucket
+- ``lock``          held by the process at work; ``locks/`` where the system has no locks
 
-Final names appear by rename, ``run.json`` last: a directory with ``run.json`` is finished.
+A part counts once the journal names it, with this size and checksum. Final names appear at the end, ``run.json`` last:
+a directory with ``run.json`` and no request is finished. Nothing here knows whether it is a folder or a bucket
+(`geoseg.store`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from geoseg.errors import ConfigError, SinkError, SourceError
-from geoseg.sink.parts import describe_file, durable, sync
+from geoseg.errors import ConfigError, SourceError
+from geoseg.store import Place, Store, open_store
+from geoseg.store.disk import Facts, describe
+from geoseg.store.lock import Lease, holder_of, locked
 
 __all__ = ["FINAL_NAMES", "Record", "RunDirectory"]
 
 Record = dict[str, Any]
 """One line of the journal: kind, name, files, counts, seconds."""
+
+_AT_ONCE = 16  # parts that are compared or fetched at the same time
+_REQUEST, _FINISHED, _JOURNAL, _REPORT = "request.json", "finished.json", "journal.jsonl", "run.json"
 
 FINAL_NAMES = (
     "labels.tif",
@@ -36,6 +43,7 @@ FINAL_NAMES = (
     "labels.qml",
     "confidence.tif",
     "probabilities.tif",
+    "scene.tif",
     "polygons.geojson",
     "polygons.parquet",
     "polygons.fgb",
@@ -51,18 +59,30 @@ FINAL_NAMES = (
 class RunDirectory:
     """One output directory and the state of its run."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.state = out / ".run"
-        self.parts = self.state / "parts"
-        self.staging = self.state / "staging"
-        self._request = self.state / "request.json"
-        self._journal = self.state / "journal.jsonl"
+    def __init__(self, out: Place) -> None:
+        self.store: Store = open_store(out)
+        """Where the outputs go."""
+        self.state = self.store.below(".run")
+        """What is unfinished, and the journal."""
+        self.parts = self.state.below("parts")
+        """Finished pieces."""
+        self._lease: Lease | None = None
+        self._known: dict[str, Record] | None = None
+
+    @property
+    def out(self) -> Place:
+        """Path or URL of the directory."""
+        return self.store.href()
+
+    @cached_property
+    def staging(self) -> Path:
+        """Local folder for the outputs while they are made."""
+        return self.state.below("staging").workspace()
 
     @property
     def is_finished(self) -> bool:
         """Whether a complete run stands here."""
-        return (self.out / "run.json").exists() and not self._request.exists()
+        return _REPORT in self.store.entries() and _REQUEST not in self.state.entries()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -71,52 +91,40 @@ class RunDirectory:
         Raises:
             SinkError: Another process is at work here, or the directory cannot be made.
         """
-        if self.out.is_symlink():
-            raise SinkError(f"{self.out}: is a symbolic link; give the directory itself to --out")
-        try:
-            existed = self.out.exists()
-            self.out.mkdir(exist_ok=True)
-            self.state.mkdir(exist_ok=True)
-            handle = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError as error:
-            raise SinkError(
-                f"{self.out}: its parent directory does not exist; create {self.out.parent} first"
-            ) from error
-        except OSError as error:
-            raise SinkError(f"{self.out}: cannot be written ({error.strerror}); choose another --out") from error
-        try:
-            self._take_lock(handle)
-            yield
-        finally:
-            os.close(handle)
-            self._leave_no_empty_folder(remove_out=not existed)
+        with self.store.made(), self.state.made(), locked(self.state) as lease:
+            self._lease = lease
+            try:
+                yield
+            finally:
+                self._lease, self._known = None, None
+                if not {_REQUEST, _FINISHED} & self.state.entries().keys():
+                    self._forget()
 
-    def _take_lock(self, handle: int) -> None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
-            raise SinkError(
-                f"{self.out}: another run (process {holder}) is at work here; wait for it or choose another --out"
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+    def _forget(self) -> None:
+        for folder in (self.parts, self.state.below("staging"), self.state.below(_JOURNAL)):
+            folder.clear()
+        self.state.remove(_JOURNAL)
 
-    def _leave_no_empty_folder(self, *, remove_out: bool) -> None:
-        """A run refused before it began leaves no trace."""
-        if self._request.exists() or self._journal.exists():
-            return
-        shutil.rmtree(self.state, ignore_errors=True)
-        if remove_out and not any(self.out.iterdir()):
-            self.out.rmdir()
+    def holder(self) -> int | None:
+        """Number of the process that holds the lock, found without touching it; None where nobody does."""
+        return holder_of(self.state)
 
     def stored_request(self) -> dict[str, Any] | None:
         """The request of an unfinished run; None where there is none."""
-        return _read_json(self._request)
+        return self._read_json(_REQUEST)
 
     def finished_request(self) -> dict[str, Any] | None:
         """What the finished run that stands here was asked; None where there is none."""
-        return _read_json(self.state / "finished.json") if self.is_finished else None
+        return self._read_json(_FINISHED) if self.is_finished else None
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        """What a file holds; None where it is missing, or torn: nothing can have been done under it."""
+        try:
+            with self.state.open(name) as file:
+                value: dict[str, Any] = json.loads(file.read())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return value
 
     def check(self, asked: Mapping[str, Any], *, restart: bool, overwrite: bool) -> dict[str, Any] | None:
         """The stored request if this one continues it; None if a new run begins.
@@ -126,24 +134,29 @@ class RunDirectory:
         """
         stored = self.stored_request()
         if stored is None or restart:
-            taken = [name for name in FINAL_NAMES if os.path.lexists(self.out / name)]
-            links = [name for name in taken if (self.out / name).is_symlink()]
-            if links:
-                raise ConfigError(f"{self.out / links[0]}: is a symbolic link; remove it or choose another --out")
-            if taken and not overwrite and stored is None:
-                raise ConfigError(
-                    f"{self.out}: already holds {taken[0]}; --overwrite replaces it, or choose another --out"
-                )
+            self._demand_free(overwrite=overwrite or stored is not None)
             return None
         changed = [
             text for key in asked if key != "inputs" for text in _differences(stored["asked"].get(key), asked[key], key)
         ]
         if changed:
             raise ConfigError(
-                f"{self.out}: holds an unfinished run of another request ({'; '.join(changed[:5])}); "
+                f"{self.store}: holds an unfinished run of another request ({'; '.join(changed[:5])}); "
                 "give the same options to resume it, or --restart to begin anew"
             )
         return stored
+
+    def _demand_free(self, *, overwrite: bool) -> None:
+        """Refuses to replace what must stay."""
+        present, links = self.store.entries(), self.store.links()
+        taken = [name for name in FINAL_NAMES if name in present]
+        for name in taken:
+            if name in links:
+                raise ConfigError(f"{self.store.href(name)}: is a symbolic link; remove it or choose another --out")
+        if taken and not overwrite:
+            raise ConfigError(
+                f"{self.store}: already holds {taken[0]}; --overwrite replaces it, or choose another --out"
+            )
 
     def check_inputs(self, stored: Mapping[str, Any], now: Mapping[str, str]) -> None:
         """Makes sure that the inputs are still those that the run began with.
@@ -155,73 +168,125 @@ class RunDirectory:
         if changed:
             raise SourceError(
                 f"the input changed since this run began ({'; '.join(changed[:3])}); "
-                f"--restart begins anew, what is done in {self.out} is of the old input"
+                f"--restart begins anew, what is done in {self.store} is of the old input"
             )
 
     def begin(self, request: Mapping[str, Any]) -> None:
         """Forgets an earlier unfinished run and writes down a new request."""
-        for folder in (self.parts, self.staging):
-            shutil.rmtree(folder, ignore_errors=True)
-        self._journal.unlink(missing_ok=True)
-        self.parts.mkdir(parents=True)
-        with durable(self._request) as temporary:
-            temporary.write_text(json.dumps(request, indent=1, sort_keys=True))
-        sync(self.state)
+        self.state.remove(_REQUEST)
+        self._forget()
+        self.parts.workspace()
+        self.state.put(_REQUEST, json.dumps(request, indent=1, sort_keys=True).encode())
+        self.state.settle()
+        self._known = {}
 
-    def accept(self, record: Record) -> None:
-        """Notes a finished chunk or seam, durably."""
-        with self._journal.open("a") as journal:
-            journal.write(json.dumps(record, sort_keys=True) + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
+    def accept(self, *records: Record) -> None:
+        """Notes finished chunks and seams, durably, with the time; several at once cost no more than one.
 
-    def finished(self) -> dict[str, Record]:
-        """Records by name whose parts are all there, whole and unchanged; damaged ones are dropped, to be redone."""
-        records: dict[str, Record] = {}
-        for record in self._lines():
-            records[record["name"]] = record
-        return {name: record for name, record in records.items() if self._is_whole(record)}
+        Raises:
+            SinkError: This process does not hold the lock any more, or the journal cannot be written.
+        """
+        if self._lease:
+            self._lease.demand()
+        self._append(*(record | {"finished_at": _now()} for record in records))
+        if self._known is not None:
+            self._known |= {record["name"]: record for record in records}
 
-    def _lines(self) -> Iterator[Record]:
-        if not self._journal.exists():
-            return
-        for line in self._journal.read_text().splitlines():
+    def note(self, kind: str, **facts: object) -> None:
+        """Notes what else happened, for whoever watches (`geoseg.status`); resuming takes no heed of it."""
+        self._append({"kind": kind, "at": _now(), **facts})
+
+    def _append(self, *lines: Mapping[str, object]) -> None:
+        self.state.append(_JOURNAL, [json.dumps(line, sort_keys=True) for line in lines])
+
+    def lines(self) -> list[Record]:
+        """Every whole line of the journal, notes included; needs no lock."""
+        found = []
+        for line in self.state.lines(_JOURNAL):
             try:
-                yield json.loads(line)
+                found.append(json.loads(line))
             except ValueError:  # the line that was being written when the process died
                 continue
+        return found
 
-    def _is_whole(self, record: Record) -> bool:
-        for name, expected in record["files"].items():
-            path = self.parts / name
-            if not path.exists() or describe_file(path) != expected:
-                return False
-        return True
+    def finished(self) -> dict[str, Record]:
+        """Records by name whose parts are all there, whole and unchanged; damaged ones are dropped, to be redone.
 
-    def publish(self, files: Iterable[Path]) -> list[Path]:
-        """Gives staged files their final names, `run.json` last, and clears what is no longer needed."""
+        Every part is read for that. Under the lock this is done once, and what no record names is removed: leftovers of
+        attempts that died, or that nobody waited for.
+        """
+        if self._known is None:
+            records = self._whole()
+            if self._lease is None:
+                return records
+            self._known = records
+            self._sweep({name for record in records.values() for name in record["files"]})
+        return dict(self._known)
+
+    def _whole(self) -> dict[str, Record]:
+        """Of several records of one name, any whose parts are what it says; which one came last does not matter."""
+        records = [line for line in self.lines() if "files" in line]
+        present = self.parts.entries()
+        names = sorted({name for record in records for name in record["files"] if name in present})
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            facts = dict(zip(names, pool.map(self._facts, names), strict=True))
+        return {
+            record["name"]: record
+            for record in records
+            if all(facts.get(name) == expected for name, expected in record["files"].items())
+        }
+
+    def _facts(self, name: str) -> Facts | None:
+        try:
+            with self.parts.open(name) as file:
+                return describe(file)
+        except FileNotFoundError:
+            return None
+
+    def _sweep(self, wanted: set[str]) -> None:
+        for name in self.parts.entries().keys() - wanted:
+            self.parts.remove(name)
+
+    def local_parts(self, names: Sequence[str]) -> list[Path]:
+        """Local paths of finished parts; where they live elsewhere, they are fetched and compared with the journal.
+
+        Raises:
+            SinkError: One of them is gone or damaged.
+        """
+        facts = {name: facts for record in self.finished().values() for name, facts in record["files"].items()}
+        return self.parts.local({name: facts[name] for name in names})
+
+    def publish(self, files: Iterable[Path]) -> list[Place]:
+        """Gives staged files their final names, `run.json` last, and clears what is no longer needed.
+
+        Raises:
+            SinkError: This process does not hold the lock any more, or a file cannot be put there.
+        """
+        if self._lease:
+            self._lease.renew()
         names = {path.name for path in files}
-        for name in FINAL_NAMES[:-1]:
-            if name not in names and os.path.lexists(self.out / name):
-                (self.out / name).unlink()  # of the run that this one replaces
+        present = self.store.entries()
+        self.store.remove(_REPORT)  # of the run that this one replaces: from here on it is not complete
+        for name in FINAL_NAMES:
+            if name in present and name not in names:
+                self.store.remove(name)
         ordered = [name for name in FINAL_NAMES if name in names]
         for name in ordered:
-            sync(self.staging / name)
-            (self.staging / name).replace(self.out / name)
-        sync(self.out)
-        shutil.rmtree(self.parts, ignore_errors=True)
-        shutil.rmtree(self.staging, ignore_errors=True)
-        self._request.replace(self.state / "finished.json")
-        return [self.out / name for name in ordered]
+            if name == _REPORT:
+                self.store.settle()
+            self.store.put(name, self.staging / name)
+        self.store.settle()
+        with self.state.open(_REQUEST) as request:
+            self.state.put(_FINISHED, request.read())
+        self.state.remove(_REQUEST)
+        for folder in (self.parts, self.state.below("staging")):
+            folder.clear()
+        return [self.store.href(name) for name in ordered]
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """What a file holds; None where it is missing, or torn: nothing can have been done under it."""
-    try:
-        value: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return value
+def _now() -> str:
+    """ISO 8601, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from geoseg.blend import Blend
 from geoseg.errors import ConfigError
-from geoseg.settings import Backend, Precision
+from geoseg.settings import Backend, ClusterOptions, Precision
 
 __all__ = ["SegmentOptions"]
 
@@ -53,8 +53,16 @@ class SegmentOptions:
     """CRS to warp to."""
     chunk: int | None = None
     """Side of a chunk in pixels; None: chosen."""
-    workers: int = 1
-    """Processes."""
+    workers: int | None = None
+    """Processes on this machine; None: one, where no cluster is named."""
+    scheduler: str | None = None
+    """Address of a Dask scheduler."""
+    scheduler_file: str | Path | None = None
+    """File that a Dask scheduler wrote its address to."""
+    worker_timeout: float = 600.0
+    """Seconds to wait for workers that are started on demand."""
+    report: str | Path | None = None
+    """HTML file for Dask's performance report."""
     probabilities: bool = False
     """Whether the probability of every class is written."""
     confidence: bool = True
@@ -73,7 +81,26 @@ class SegmentOptions:
     """Name of the scene; None: the file's stem or the item's id."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"--workers {self.workers}: at least one process is needed")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ConfigError(f"--batch-size {self.batch_size}: a batch holds at least one tile")
+
+    def for_scene(self) -> dict[str, Any]:
+        """The keyword arguments of `geoseg.source.open_scene` that do not depend on the model."""
+        names = ("scale", "offset", "nodata", "mask", "resolution", "crs", "assume_crs", "datetime", "on_bad_block")
+        rest = {"band_map": self.bands, "aws_no_sign_request": self.aws_no_sign_request, "scene_id": self.scene_id}
+        return {name: getattr(self, name) for name in names} | rest
+
+    def for_cluster(self, description: str | Path | None = None) -> ClusterOptions:
+        """Where the work is done, with the YAML file of a cluster to start.
+
+        Raises:
+            ConfigError: Two places are named.
+        """
+        return ClusterOptions(
+            workers=self.workers,
+            scheduler=self.scheduler,
+            scheduler_file=None if self.scheduler_file is None else Path(self.scheduler_file),
+            cluster=None if description is None else Path(description),
+            worker_timeout=self.worker_timeout,
+            report=None if self.report is None else Path(self.report),
+        )

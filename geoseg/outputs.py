@@ -17,34 +17,31 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from geoseg import __version__
+from geoseg.assembly import Tally, assemble
 from geoseg.decide import PROBABILITY_SCALE
-from geoseg.earth import PixelAreas
-from geoseg.engine import parts_of, peak_memory
+from geoseg.engine import parts_of
 from geoseg.events import OnEvent, StageStarted, Warned
+from geoseg.jobs import peak_memory
 from geoseg.journal import Record, RunDirectory
 from geoseg.plan import RunPlan
-from geoseg.protocols import Source
-from geoseg.result import ClassArea, RunResult, read_result
+from geoseg.result import RunResult, read_result
 from geoseg.scene import Scaling, Scene
-from geoseg.sink.cog import CogSink
-from geoseg.sink.parts import PartMosaic
 from geoseg.sink.style import write_label_sidecars
 from geoseg.source.info import inspect
 from geoseg.source.open import read_window
 from geoseg.spec import ClassInfo, ModelSpec
-from geoseg.types import Labels
-from geoseg.window import GeoBox, Window, crop_geobox
+from geoseg.status import worker_figures
+from geoseg.store import Place
+from geoseg.window import GeoBox, crop_geobox
 
 if TYPE_CHECKING:
     import geopandas
 
+    from geoseg.catalog import Origin
+
 __all__ = ["vectorize", "write_outputs"]
 
-_BLOCK = 512  # the COGs' blocks: each is written once, from a strip of this height
-_STRIP_PIXELS = 8192 * _BLOCK
 _SOFTWARE = ("torch", "onnxruntime", "rasterio", "numpy")
 
 
@@ -69,7 +66,7 @@ class _Clock:
 def write_outputs(
     plan: RunPlan,
     *,
-    scene: Scene[Source],
+    scene: Scene[Any],
     spec: ModelSpec,
     model_href: str | None,
     directory: RunDirectory,
@@ -78,6 +75,7 @@ def write_outputs(
     vector: Sequence[str],
     began: float,
     on_event: OnEvent,
+    origins: Sequence[Origin] = (),
 ) -> RunResult:
     """Makes every output of a finished set of parts and gives them their final names.
 
@@ -92,6 +90,7 @@ def write_outputs(
         vector: Formats of the polygons.
         began: `time.perf_counter` when the call began.
         on_event: Told about each stage.
+        origins: The scenes of a mosaic.
 
     Raises:
         SinkError: An output cannot be written.
@@ -102,17 +101,18 @@ def write_outputs(
     staging = directory.staging
     staging.mkdir(exist_ok=True)
     clock.stage("assemble")
-    tally = _Tally(geobox, spec)
-    files = [path for raster in plan.layers.counts for path in _assemble(plan, spec, directory, geobox, raster, tally)]
+    tally = Tally(geobox, spec)
+    parts = {raster: parts_of(plan, directory, raster) for raster in plan.layers.counts}
+    files = assemble(plan, spec, geobox, parts, staging, tally)
     files += write_label_sidecars(staging / "labels.tif", spec.classes, spec.label_nodata)
     if vector:
         clock.stage("vectorize")
         files += _vectors(files, scene, spec, staging, vector, on_event)
     clock.stage("describe")
-    if scene.datetime is None:
+    if scene.datetime is None and not any(origin.datetime for origin in origins):
         on_event(Warned(message="no time of acquisition is known, the item bears the run's; --datetime gives one"))
     files.append(_preview(staging, scene, spec, tally))
-    files.append(_item(scene, spec, files, geobox, started, model_href, staging, directory.out))
+    files.append(_item(scene, spec, files, geobox, started, model_href, staging, directory.out, origins=origins))
     clock.stage("")
     counts, timings, peak = _totals(plan, records), _timings(records, clock.seconds, began), _peak_memory(records)
     report = {
@@ -121,77 +121,17 @@ def write_outputs(
         "started": started.isoformat(),
         "timings": timings,
         "counts": counts,
+        "gauge": {"lattice": plan.tiles, "run": counts["tiles"], "forward_passes": counts["forward_passes"]},
         "peak_memory": peak,
+        "workers": [worker.document() for worker in worker_figures(records)],
         "areas": [asdict(area) for area in tally.areas()],
         "outputs": sorted(path.name for path in files),
     }
+    if origins:
+        report["scenes"] = [origin.document(directory.out) for origin in origins]
     files.append(_write_json(staging / "run.json", report))
     directory.publish(files)
     return read_result(directory.out)
-
-
-class _Tally:
-    """Pixels and square metres per class, summed over the windows of the label raster."""
-
-    def __init__(self, geobox: GeoBox, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._areas = PixelAreas(geobox)
-        self._pixels = np.zeros(spec.label_nodata + 1, dtype=np.int64)
-        self._m2 = np.zeros(spec.label_nodata + 1)
-
-    def add(self, window: Window, labels: Labels) -> None:
-        """Counts the labels (row, col) of a window, block by block, so that areas per pixel stay small."""
-        for piece in window.pieces(_BLOCK, _BLOCK):
-            found = labels[piece.within(window).slices].ravel()
-            self._pixels += np.bincount(found, minlength=len(self._pixels))
-            self._m2 += np.bincount(found, self._areas.read(piece).ravel(), minlength=len(self._m2))
-
-    def areas(self) -> tuple[ClassArea, ...]:
-        """Per class, in the card's order."""
-        return tuple(
-            ClassArea(
-                value=info.value,
-                name=info.name,
-                title=info.title or info.name,
-                color=info.color,
-                pixels=int(self._pixels[info.value]),
-                km2=round(float(self._m2[info.value]) / 1e6, 6),
-            )
-            for info in self._spec.classes
-        )
-
-
-def _assemble(
-    plan: RunPlan, spec: ModelSpec, directory: RunDirectory, geobox: GeoBox, raster: str, tally: _Tally
-) -> list[Path]:
-    """One raster as a COG, written strip by strip from the parts that cover it."""
-    layers, crop = plan.layers, plan.chunks.crop
-    count = layers.counts[raster]
-    is_labels = raster == "labels"
-    mosaic = PartMosaic(
-        parts_of(plan, directory, raster), count=count, dtype=layers.dtype(raster), nodata=layers.nodata(raster)
-    )
-    sink = CogSink(
-        directory.staging / f"{raster}.tif",
-        geobox=geobox,
-        dtype=layers.dtype(raster),
-        nodata=layers.nodata(raster),
-        count=count,
-        names=tuple(info.name for info in spec.classes) if raster == "probabilities" else (raster,),
-        resampling="mode" if is_labels else "average",
-        scale=None if is_labels else PROBABILITY_SCALE,
-        offset=None if is_labels else 0.0,
-        colors={info.value: info.color for info in spec.classes} if is_labels else None,
-        workdir=directory.staging,
-        threads=max(1, plan.settings.lanes * plan.settings.threads),
-    )
-    for place in crop.pieces(_BLOCK, max(_BLOCK, _STRIP_PIXELS // _BLOCK)):
-        pixels = mosaic.read(place)
-        target = place.within(crop)
-        sink.write(target, pixels)
-        if is_labels:
-            tally.add(target, pixels[0])
-    return sink.close()
 
 
 def vectorize(
@@ -240,7 +180,7 @@ def vectorize(
 
 def _vectors(
     files: Sequence[Path],
-    scene: Scene[Source],
+    scene: Scene[Any],
     spec: ModelSpec,
     staging: Path,
     formats: Sequence[str],
@@ -260,7 +200,7 @@ def _vectors(
     return write_features(frame, staging, formats, on_event=on_event)
 
 
-def _preview(staging: Path, scene: Scene[Source], spec: ModelSpec, tally: _Tally) -> Path:
+def _preview(staging: Path, scene: Scene[Any], spec: ModelSpec, tally: Tally) -> Path:
     from geoseg.look import write_preview
 
     areas = tally.areas()
@@ -276,14 +216,16 @@ def _preview(staging: Path, scene: Scene[Source], spec: ModelSpec, tally: _Tally
 
 
 def _item(
-    scene: Scene[Source],
+    scene: Scene[Any],
     spec: ModelSpec,
     files: Sequence[Path],
     geobox: GeoBox,
     started: datetime,
     model_href: str | None,
     staging: Path,
-    home: Path,
+    home: Place,
+    *,
+    origins: Sequence[Origin],
 ) -> Path:
     from geoseg.catalog import describe_run, write_item
 
@@ -297,6 +239,7 @@ def _item(
         scaling=Scaling(scale=PROBABILITY_SCALE),
         model_href=model_href,
         home=home,
+        origins=origins,
     )
     write_item(item, staging / "item.json")
     return staging / "item.json"

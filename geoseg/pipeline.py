@@ -13,22 +13,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg import __version__
-from geoseg.cluster import Cluster, ClusterOptions
+from geoseg.cluster import Cluster
 from geoseg.decide import layers_of
 from geoseg.earth import footprint
 from geoseg.engine import run_chunks
-from geoseg.errors import ConfigError, GridError, SourceError
+from geoseg.errors import ConfigError, GridError, SourceError, without_secrets
 from geoseg.events import Event, OnEvent, StageStarted
-from geoseg.grid import ChunkGrid
 from geoseg.journal import FINAL_NAMES, RunDirectory
 from geoseg.models import load_model, package_path, read_spec
+from geoseg.models.package import open_package
 from geoseg.options import SegmentOptions
 from geoseg.outputs import write_outputs
 from geoseg.plan import RunPlan, check_fits, plan_run, tiling_for
@@ -39,8 +39,10 @@ from geoseg.settings import Settings
 from geoseg.source import open_scene
 from geoseg.source.area import area_of_bbox, area_of_file
 from geoseg.spec import ModelSpec
-from geoseg.stream import stream_chunk
-from geoseg.tuning import ProbedCost, choose_settings, probe_cost
+from geoseg.status import noted, totals_of
+from geoseg.store import Place, Store, open_store
+from geoseg.trial import try_out
+from geoseg.tuning import Found, ProbedCost, tune
 from geoseg.window import Window, crop_geobox, whole
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
     SceneLike = str | Path | xr.DataArray | Scene[Source]
 
-__all__ = ["SegmentOptions", "plan_segment", "segment"]
+__all__ = ["SegmentOptions", "plan_segment", "predicted", "segment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class _Job:
                 "tile": tile,
                 "overlap": overlap,
                 "nodata": str(options.nodata),  # NaN differs from itself
-                "bands": {name: str(place) for name, place in sorted((options.bands or {}).items())},
+                "bands": {name: without_secrets(str(at)) for name, at in sorted((options.bands or {}).items())},
+                "mask": None if options.mask is None else without_secrets(str(options.mask)),
                 "crop": str(self.crop),
                 "aoi": None if options.aoi is None else hashlib.sha256(Path(options.aoi).read_bytes()).hexdigest(),
                 "vector": list(options.vector),
@@ -92,7 +95,6 @@ _REPEATED = (
     "backend",
     "scale",
     "offset",
-    "mask",
     "resolution",
     "crs",
     "chunk",
@@ -113,7 +115,7 @@ def segment(
     overwrite: bool = False,
     restart: bool = False,
     skip_finished: bool = False,
-    cluster: Cluster | None = None,
+    cluster: Cluster | str | Path | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> RunResult:
@@ -129,7 +131,8 @@ def segment(
         overwrite: Replace a finished run.
         restart: Forget an unfinished run of another request.
         skip_finished: Take a finished run of the same request as it stands, in place of refusing to touch it.
-        cluster: Workers that several scenes share; None: processes of this run's own, as many as `workers`.
+        cluster: Workers that several scenes share, or the YAML file of a cluster to start; None: as `workers` or
+            `scheduler` say.
         on_event: Called with each `geoseg.events` event, in the calling thread.
         options: As in `SegmentOptions`.
 
@@ -139,29 +142,64 @@ def segment(
         GridError: Scene, tile and overlap, or scene and area, disagree.
         ModelError: The model package is damaged, or the net gave something that is no score.
         PlanError: Memory or disk will not do.
+        ClusterError: The workers cannot be reached, or lack what the run needs.
         ConfigError: `out` holds something else.
         SinkError: Outputs cannot be written.
     """
+    with predicted(
+        scene,
+        model=model,
+        out=out,
+        overwrite=overwrite,
+        restart=restart,
+        skip_finished=skip_finished,
+        cluster=cluster,
+        on_event=on_event,
+        **options,
+    ) as finish:
+        return finish()
+
+
+@contextmanager
+def predicted(
+    scene: SceneLike | None,
+    *,
+    model: str | Path | Model = "spectral-baseline",
+    out: str | Path,
+    overwrite: bool = False,
+    restart: bool = False,
+    skip_finished: bool = False,
+    cluster: Cluster | str | Path | None = None,
+    on_event: OnEvent | None = None,
+    **options: Any,
+) -> Iterator[Callable[[], RunResult]]:
+    """Runs every chunk of a scene, then gives what makes the files of it: it may run while the next scene is at work.
+
+    The run directory is locked until the block ends. Arguments and errors are those of `segment`.
+    """
     notify = on_event or _ignore
-    directory = RunDirectory(Path(out))
+    directory = RunDirectory(out)
     job = _open(scene, model, SegmentOptions(**options))
-    _refuse_output_over_input(job, directory.out)
-    began = time.perf_counter()
-    with directory.locked():
+    _refuse_output_over_input(job, directory.store)
+    began, own = time.perf_counter(), ExitStack()
+    workers = own.enter_context(_reached(cluster, job.options))
+    with directory.locked(), own:
         asked = job.asked()
         if skip_finished and not overwrite and (directory.finished_request() or {}).get("asked") == asked:
-            return read_result(directory.out)
+            yield lambda: read_result(directory.out)
+            return
         stored = directory.check(asked, restart=restart, overwrite=overwrite)
         if stored is not None:
             notify(StageStarted(stage="resume"))
             directory.check_inputs(stored, asked["inputs"])
-        plan = _plan(job, notify, pinned=None if stored is None else stored["plan"])
-        check_fits(plan, directory.out, done=len(directory.finished()) / max(1, 2 * len(plan.chunks)))
-        net = _load(job, plan.settings)
+        plan = _plan(job, notify, workers, pinned=None if stored is None else stored["plan"])
+        workers.demand_reach(job.scene.source, directory.state, notify)
+        check_fits(plan, directory.store.disk(), done=len(directory.finished()) / max(1, 2 * len(plan.chunks)))
+        net = _load(job, plan.settings, elsewhere=workers.elsewhere)
+        notify(plan.summary)
         if stored is None:
-            directory.begin({"asked": asked, "plan": plan.pinned()})
-        own = Cluster(ClusterOptions(workers=job.options.workers))
-        with own if cluster is None else nullcontext(cluster) as workers:
+            directory.begin({"asked": asked, "plan": plan.pinned(), "totals": totals_of(plan)})
+        with noted(directory, notify) as told:
             records = run_chunks(
                 plan,
                 source=job.scene.source,
@@ -169,21 +207,22 @@ def segment(
                 directory=directory,
                 wanted=job.wanted,
                 cluster=workers,
-                on_event=notify,
+                on_event=told,
             )
-        _refuse_changed(job, asked["inputs"])
-        return write_outputs(
-            plan,
-            scene=job.scene,
-            spec=job.spec,
-            model_href=_card_of(job.model),
-            directory=directory,
-            records=records,
-            request={"asked": asked, "plan": plan.pinned(), "workers": job.options.workers},
-            vector=job.options.vector,
-            began=began,
-            on_event=notify,
-        )
+            own.close()  # workers of this run alone need not wait until its files are made
+            _refuse_changed(job, asked["inputs"])
+            yield lambda: write_outputs(
+                plan,
+                scene=job.scene,
+                spec=job.spec,
+                model_href=_card_of(job.model),
+                directory=directory,
+                records=records,
+                request={"asked": asked, "plan": plan.pinned(), "workers": plan.workers},
+                vector=job.options.vector,
+                began=began,
+                on_event=told,
+            )
 
 
 def plan_segment(
@@ -192,18 +231,34 @@ def plan_segment(
     model: str | Path | Model = "spectral-baseline",
     out: str | Path | None = None,
     probe: bool = False,
+    cluster: Cluster | str | Path | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> RunPlan:
     """What `segment` would do with the same arguments; reads headers only, and a few tiles' worth of net if `probe`.
 
+    A cluster that runs is asked for its workers; one that would have to be started is not started.
+
     Raises:
         PlanError: Memory or disk will not do; also what `segment` raises before it begins.
     """
     job = _open(scene, model, SegmentOptions(**options))
-    plan = _plan(job, on_event or _ignore, probe=probe)
-    check_fits(plan, Path(out) if out is not None else Path.cwd())
+    with _reached(cluster, job.options, starts=False) as workers:
+        plan = _plan(job, on_event or _ignore, workers, probe=probe)
+    check_fits(plan, Path.cwd() if out is None else open_store(out).disk())
     return plan
+
+
+@contextmanager
+def _reached(
+    cluster: Cluster | str | Path | None, options: SegmentOptions, *, starts: bool = True
+) -> Iterator[Cluster]:
+    """The workers that were given, or some of this call's own, which go when the block ends."""
+    if isinstance(cluster, Cluster):
+        yield cluster
+        return
+    with Cluster(options.for_cluster(cluster), starts=starts) as own:
+        yield own
 
 
 def _ignore(event: Event) -> None:
@@ -212,8 +267,9 @@ def _ignore(event: Event) -> None:
 
 def _open(scene: SceneLike | None, model: str | Path | Model, options: SegmentOptions) -> _Job:
     """The model's card and the scene's header, matched: bands found, area placed."""
+    model = model if isinstance(model, Model) else open_package(model).place
     spec = model.spec if isinstance(model, Model) else read_spec(model)
-    opened = scene if isinstance(scene, Scene) else _open_scene(scene, spec, options)
+    opened = scene if isinstance(scene, Scene) else open_scene(scene, bands=spec.bands, **options.for_scene())
     crop, wanted = whole(opened.geobox), None
     if options.bbox is not None:
         crop = area_of_bbox(options.bbox, opened.geobox) & crop
@@ -235,28 +291,12 @@ def _demand_place(scene: Scene[Source], crop: Window) -> None:
         ) from error
 
 
-def _open_scene(scene: Any, spec: ModelSpec, options: SegmentOptions) -> Scene[Source]:
-    return open_scene(
-        scene,
-        bands=spec.bands,
-        band_map=options.bands,
-        scale=options.scale,
-        offset=options.offset,
-        nodata=options.nodata,
-        mask=options.mask,
-        resolution=options.resolution,
-        crs=options.crs,
-        assume_crs=options.assume_crs,
-        datetime=options.datetime,
-        on_bad_block=options.on_bad_block,
-        aws_no_sign_request=options.aws_no_sign_request,
-        scene_id=options.scene_id,
-    )
-
-
-def _plan(job: _Job, notify: OnEvent, *, pinned: Mapping[str, Any] | None = None, probe: bool = False) -> RunPlan:
+def _plan(
+    job: _Job, notify: OnEvent, cluster: Cluster, *, pinned: Mapping[str, Any] | None = None, probe: bool = False
+) -> RunPlan:
     options = job.options
-    settings = _settings(job, notify) if pinned is None else Settings(**pinned["settings"])
+    cluster.ready(notify, options.device)
+    settings, seconds = _settings(job, notify, cluster) if pinned is None else (Settings(**pinned["settings"]), None)
     layers = layers_of(job.spec, confidence=options.confidence, probabilities=options.probabilities)
 
     def planned(cost: ProbedCost | None) -> RunPlan:
@@ -270,57 +310,51 @@ def _plan(job: _Job, notify: OnEvent, *, pinned: Mapping[str, Any] | None = None
             blend=options.blend,
             crop=job.crop,
             chunk=options.chunk,
-            workers=options.workers,
+            workers=cluster.size,
+            worker_memory=cluster.memory,
             pinned=pinned,
+            seconds_per_tile=seconds,
             cost=cost,
         )
 
     plan = planned(None)
-    return planned(_probed(job, plan)) if probe and not isinstance(job.model, Model) else plan
+    if not probe or isinstance(job.model, Model):
+        return plan
+    return planned(cluster.call(try_out, plan, job.scene.source, str(job.model)))
 
 
-def _probed(job: _Job, plan: RunPlan) -> ProbedCost:
-    """What a few tiles in the middle of the scene cost, from the read to the decision."""
-    settings, grid = plan.settings, plan.grid
-    net = probe_cost(str(job.model), settings, tile=grid.tile)
-    crop, side = plan.chunks.crop, 2 * settings.lanes * grid.stride
-    row, col = crop.row_off + crop.height // 2, crop.col_off + crop.width // 2
-    middle = Window(row_off=row, col_off=col, height=grid.stride, width=side) & crop
-    chunk = ChunkGrid(grid=grid, crop=middle, rows_per_chunk=len(grid), cols_per_chunk=len(grid))[0]
-    began = time.perf_counter()
-    _, counts = stream_chunk(
-        chunk,
-        source=job.scene.source,
-        model=_load(job, settings),
-        blend=plan.blend,
-        layers=plan.layers,
-        settings=settings,
-        write=lambda window, rasters: None,
-    )
-    seconds = (time.perf_counter() - began) / max(1, counts.forward_passes)
-    return replace(net, seconds_per_tile=max(net.seconds_per_tile, seconds))
+def _settings(job: _Job, notify: OnEvent, cluster: Cluster) -> tuple[Settings, float | None]:
+    """As asked, the rest chosen by a probe where the net will run, and what a tile took there.
 
-
-def _settings(job: _Job, notify: OnEvent) -> Settings:
-    """As asked, the rest chosen by a probe; an object of somebody's own runs as it is, tile by tile."""
+    Somebody's own object runs as it is, tile by tile, and is not timed.
+    """
     options = job.options
     if isinstance(job.model, Model):
         batch = 1 if options.batch_size == "auto" else options.batch_size
-        return Settings(batch=batch, device="cpu" if options.device == "auto" else options.device)
-    return choose_settings(
+        return Settings(batch=batch, device="cpu" if options.device == "auto" else options.device), None
+    found, events = cluster.call(
+        _tuned,
         job.model,
         backend=options.backend,
         device=options.device,
         precision=options.precision,
         batch=options.batch_size,
         tile=tiling_for(job.spec, options.tile, options.overlap)[0],
-        workers=options.workers,
-        on_event=notify,
+        workers=cluster.neighbours,
     )
+    for event in events:
+        notify(event)
+    return found.settings, found.seconds_per_tile
 
 
-def _load(job: _Job, settings: Settings) -> Model:
-    return job.model if isinstance(job.model, Model) else load_model(job.model, settings)
+def _tuned(model: str | Path, **options: Any) -> tuple[Found, list[Event]]:
+    """What `tune` gives, and what it says: on a worker nobody listens."""
+    events: list[Event] = []
+    return tune(model, **options, on_event=events.append), events
+
+
+def _load(job: _Job, settings: Settings, *, elsewhere: bool = False) -> Model:
+    return job.model if isinstance(job.model, Model) else load_model(job.model, settings, load=not elsewhere)
 
 
 def _card_of(model: str | Path | Model) -> str | None:
@@ -328,12 +362,16 @@ def _card_of(model: str | Path | Model) -> str | None:
     return None if isinstance(model, Model) else str(package_path(model) / "model.json")
 
 
-def _refuse_output_over_input(job: _Job, out: Path) -> None:
+def _refuse_output_over_input(job: _Job, out: Store) -> None:
     """An input that bears the name of an output would be overwritten by it."""
-    targets = {(out / name).resolve() for name in FINAL_NAMES}
+    targets = {_resolved(out.href(name)) for name in FINAL_NAMES}
     for place in job.scene.source.identity():
-        if "://" not in place and Path(place).resolve() in targets:
+        if _resolved(place) in targets:
             raise ConfigError(f"{place}: is the input and would be overwritten; choose another --out")
+
+
+def _resolved(place: Place) -> Place:
+    return place if "://" in str(place) else Path(place).resolve()
 
 
 def _refuse_changed(job: _Job, known: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import psutil
@@ -14,6 +14,7 @@ import psutil
 from geoseg.blend import BLENDS, Blend, exactness
 from geoseg.decide import Layers
 from geoseg.errors import GridError, PlanError
+from geoseg.events import Planned
 from geoseg.grid import ChunkGrid, TileGrid
 from geoseg.protocols import Source
 from geoseg.scene import Scene
@@ -24,11 +25,12 @@ from geoseg.window import Window, whole
 
 __all__ = ["RunPlan", "check_fits", "layout_from", "plan_run", "tiling_for"]
 
-_MAX_CHUNK_WIDTH = 4608  # pixels: sums and channels of a chunk are as wide as it is
+_MAX_CHUNK_WIDTH = 4352  # pixels: sums and channels of a chunk are as wide as it is
 _MAX_CHUNK_SECONDS = 120.0  # what a kill can cost
 _CHUNK_TILES = 128  # at most: the sums that a chunk shares with its neighbours grow with its height
+_USABLE = 0.9  # of a worker's memory: the estimate is one, and Dask begins to spill and pause not far above
 _CHUNKS_PER_WORKER = 4
-_PROCESS_BYTES = 450 << 20  # interpreter, torch, GDAL and its cache
+_PROCESS_BYTES = 640 << 20  # interpreter, torch, GDAL, Dask; and the caches of GDAL and of the C library
 _TILE_BYTES_PER_CHANNEL_PIXEL = 256  # what nets of common size hold per pixel of a tile in flight, where not probed
 _ROWS_HELD = 3  # tile rows whose sums or channels are alive at once
 
@@ -63,8 +65,12 @@ class RunPlan:
     """Rasters before compression, overviews included."""
     disk_needed: int
     """Parts and outputs while the run lasts, about."""
-    peak_memory: int
-    """Resident bytes of all processes together, about."""
+    seam_bytes: int
+    """Sums that chunks hand over to each other, as parts."""
+    worker_memory: int
+    """Resident bytes of one process at work, about."""
+    memory_limit: int | None = None
+    """Bytes that the smallest worker may use; None: the workers share this machine's memory."""
     seconds: float | None = None
     """Expected wall time; None where nothing was probed."""
 
@@ -79,6 +85,11 @@ class RunPlan:
         return self.chunks.tiles
 
     @property
+    def peak_memory(self) -> int:
+        """Resident bytes of all processes together, about."""
+        return self.workers * self.worker_memory
+
+    @property
     def probabilities(self) -> bool:
         """Whether the probability of every class is written."""
         return self.layers.probabilities
@@ -87,6 +98,17 @@ class RunPlan:
     def confidence(self) -> bool:
         """Whether the probability of the chosen class is written."""
         return self.layers.confidence
+
+    @property
+    def summary(self) -> Planned:
+        """How the run is shared out, for whoever watches."""
+        return Planned(
+            chunks=len(self.chunks),
+            chunk_tiles=_largest(self.chunks),
+            seam_bytes=self.seam_bytes,
+            workers=self.workers,
+            worker_memory=self.worker_memory,
+        )
 
     def pinned(self) -> dict[str, Any]:
         """What a resumed run must repeat, as JSON values."""
@@ -134,7 +156,9 @@ def plan_run(
     crop: Window | None = None,
     chunk: int | None = None,
     workers: int = 1,
+    worker_memory: int | None = None,
     pinned: Mapping[str, Any] | None = None,
+    seconds_per_tile: float | None = None,
     cost: ProbedCost | None = None,
 ) -> RunPlan:
     """Lays the lattice over a scene, shares it out to chunks, and estimates what the run costs.
@@ -150,8 +174,10 @@ def plan_run(
         crop: What to compute and write; None: all. The lattice does not move.
         chunk: Side of a chunk in pixels, rounded down to whole strides; None: chosen.
         workers: Processes.
+        worker_memory: Bytes that the smallest of them may use; None: they share what this machine has free.
         pinned: Chunk layout of the run that this one resumes.
-        cost: What a few tiles cost, if they were probed.
+        seconds_per_tile: What the net alone takes, if it was timed: bounds a chunk's time.
+        cost: What a few tiles cost from the read to the decision, if they were probed.
 
     Raises:
         GridError: Tile, overlap and model do not suit each other.
@@ -162,7 +188,13 @@ def plan_run(
     extent = whole(scene.geobox)
     grid = TileGrid(height=extent.height, width=extent.width, tile=tile, overlap=overlap)
     crop = extent if crop is None else crop
-    layout = layout_from(pinned) or _layout(grid, crop, spec, chunk, workers, cost)
+    need = _MemoryNeed.of(scene, spec, grid, settings, cost)
+    timed = cost.seconds_per_tile if cost else seconds_per_tile
+    layout = layout_from(pinned) or (
+        _asked(chunk, grid)
+        if chunk is not None
+        else _layout(grid, crop, need, workers, _room(worker_memory, workers), timed)
+    )
     chunks = ChunkGrid(grid=grid, crop=crop, rows_per_chunk=layout[0], cols_per_chunk=layout[1])
     raw = sum(count * np.dtype(layers.dtype(name)).itemsize for name, count in layers.counts.items()) * crop.size
     return RunPlan(
@@ -179,7 +211,9 @@ def plan_run(
         bytes_to_read=_bytes_to_read(scene, chunks),
         bytes_to_write=raw * 4 // 3,
         disk_needed=raw + _seam_bytes(chunks, len(spec.classes)),
-        peak_memory=workers * _worker_bytes(scene, spec, chunks, settings, cost),
+        seam_bytes=_seam_bytes(chunks, len(spec.classes)),
+        worker_memory=need.bytes(*_largest(chunks), alone=len(chunks) == 1),
+        memory_limit=worker_memory,
         seconds=None if cost is None else cost.seconds_per_tile * chunks.tiles / workers,
     )
 
@@ -189,53 +223,98 @@ def layout_from(pinned: Mapping[str, Any] | None) -> tuple[int, int] | None:
     return None if pinned is None else (int(pinned["rows_per_chunk"]), int(pinned["cols_per_chunk"]))
 
 
+def _asked(chunk: int, grid: TileGrid) -> tuple[int, int]:
+    """Tile rows and columns of chunks of so many pixels a side."""
+    if chunk < 1:
+        raise GridError(f"chunk must be at least 1 pixel, not {chunk}")
+    side = max(1, chunk // grid.stride)
+    return side, side
+
+
+def _room(worker_memory: int | None, workers: int) -> int:
+    """Bytes that one worker's chunk should stay below."""
+    return int(_USABLE * (psutil.virtual_memory().available // workers if worker_memory is None else worker_memory))
+
+
 def _layout(
-    grid: TileGrid, crop: Window, spec: ModelSpec, chunk: int | None, workers: int, cost: ProbedCost | None
+    grid: TileGrid, crop: Window, need: _MemoryNeed, workers: int, room: int, seconds_per_tile: float | None
 ) -> tuple[int, int]:
-    """Tile rows and columns per chunk: as asked, else bounded in width and time, and enough chunks for all workers."""
-    if chunk is not None:
-        if chunk < 1:
-            raise GridError(f"chunk must be at least 1 pixel, not {chunk}")
-        side = max(1, chunk // grid.stride)
-        return side, side
+    """Tile rows and columns per chunk: bounded in memory and time, enough chunks for all workers, least shared sums."""
     rows = len(grid.rows.covering(crop.row_off, crop.row_stop))
     cols = len(grid.cols.covering(crop.col_off, crop.col_stop))
-    # Many classes or channels make every column of a chunk heavier.
-    weight = max(1.0, (len(spec.classes) + len(spec.channels)) / 32)
-    chunk_cols = -(-cols // max(1, int(_MAX_CHUNK_WIDTH / weight) // grid.stride))
-    in_time = _CHUNK_TILES if cost is None else int(_MAX_CHUNK_SECONDS / max(cost.seconds_per_tile, 1e-6))
-    tiles = max(1, min(_CHUNK_TILES, in_time))
-    cols_per_chunk = -(-cols // chunk_cols)
-    by_time = -(-rows // max(1, tiles // cols_per_chunk))
-    by_workers = -(-_CHUNKS_PER_WORKER * workers // chunk_cols) if workers > 1 else 1
-    chunk_rows = min(rows, max(by_time, by_workers))
-    return -(-rows // chunk_rows), cols_per_chunk
+    wanted = min(rows * cols, _CHUNKS_PER_WORKER * workers if workers > 1 else 1)
+    most = min(_CHUNK_TILES, int(_MAX_CHUNK_SECONDS / seconds_per_tile) if seconds_per_tile else _CHUNK_TILES)
+    widest = min(cols, max(1, int(_MAX_CHUNK_WIDTH / need.weight) // grid.stride))
+
+    def judged(width: int) -> tuple[bool, bool, int, int, int]:
+        """The tallest chunks of a width: whether they are too large or too few, what they share, their shape."""
+        across = -(-cols // width)
+        down = -(-wanted // across)
+        height = max(1, min(rows, most // width, (rows - 1) // (down - 1) if down > 1 else rows))
+        while height > 1 and need.bytes(height, width) > room:
+            height -= 1
+        down = -(-rows // height)
+        seams = (down - 1) * crop.width + (across - 1) * crop.height
+        return need.bytes(height, width) > room, across * down < wanted, seams, height, width
+
+    height, width = min(judged(width) for width in range(1, widest + 1))[-2:]
+    return -(-rows // -(-rows // height)), -(-cols // -(-cols // width))
+
+
+def _largest(chunks: ChunkGrid) -> tuple[int, int]:
+    """Tile rows and columns of the largest chunk."""
+    return min(chunks.rows_per_chunk, len(chunks.tile_rows)), min(chunks.cols_per_chunk, len(chunks.tile_cols))
 
 
 def _bytes_to_read(scene: Scene[Source], chunks: ChunkGrid) -> int:
     per_pixel = sum(np.dtype(band.dtype).itemsize for band in scene.bands)
-    extent = whole(scene.geobox)
-    return per_pixel * sum((chunk.extent & extent).size for chunk in chunks)
+    return per_pixel * chunks.pixels_read
 
 
 def _seam_bytes(chunks: ChunkGrid, classes: int) -> int:
-    return sum(area.size for chunk in chunks for area in chunk.shared) * (4 * classes + 1)
+    return chunks.pixels_shared * (4 * classes + 1)
 
 
-def _worker_bytes(
-    scene: Scene[Source], spec: ModelSpec, chunks: ChunkGrid, settings: Settings, cost: ProbedCost | None
-) -> int:
-    """Resident bytes of one process: strips, channels, sums, shared sums and tiles in flight."""
-    grid = chunks.grid
-    stored = sum(np.dtype(band.dtype).itemsize for band in scene.bands) + 2
-    width = min(chunks.cols_per_chunk, len(chunks.tile_cols)) * grid.stride + grid.overlap
-    height = min(chunks.rows_per_chunk, len(chunks.tile_rows)) * grid.stride + grid.overlap
-    channels, classes = len(spec.channels), len(spec.classes)
-    band = grid.tile * width * (_ROWS_HELD * 4 * (channels + classes) + 4 * stored)
-    shared = 2 * (height + width) * grid.overlap * (4 * classes + 1) if len(chunks) > 1 else 0
-    in_flight = settings.lanes * settings.batch * grid.tile**2
-    net = in_flight * 4 * _TILE_BYTES_PER_CHANNEL_PIXEL if cost is None else cost.net_bytes
-    return _PROCESS_BYTES + band + shared + net + in_flight * 4 * 4 * (channels + classes)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MemoryNeed:
+    """What a worker's resident size is made of."""
+
+    grid: TileGrid
+    stored: int
+    """Bytes of a pixel as it was read, with its validity."""
+    channels: int
+    classes: int
+    in_flight: int
+    """Pixels of the tiles that the net sees at once."""
+    net: int
+    """Bytes that the net holds while it runs."""
+
+    @classmethod
+    def of(
+        cls, scene: Scene[Source], spec: ModelSpec, grid: TileGrid, settings: Settings, cost: ProbedCost | None
+    ) -> Self:
+        in_flight = settings.lanes * settings.batch * grid.tile**2
+        return cls(
+            grid=grid,
+            stored=sum(np.dtype(band.dtype).itemsize for band in scene.bands) + 2,
+            channels=len(spec.channels),
+            classes=len(spec.classes),
+            in_flight=in_flight,
+            net=in_flight * 4 * _TILE_BYTES_PER_CHANNEL_PIXEL if cost is None else cost.net_bytes,
+        )
+
+    @property
+    def weight(self) -> float:
+        """How much heavier a column is than usual: many classes or channels make it so."""
+        return max(1.0, (self.classes + self.channels) / 32)
+
+    def bytes(self, rows: int, cols: int, *, alone: bool = False) -> int:
+        """Resident bytes while a chunk of so many tiles is worked on; `alone`: it shares nothing with others."""
+        height, width = (number * self.grid.stride + self.grid.overlap for number in (rows, cols))
+        depth = self.channels + self.classes
+        band = self.grid.tile * width * (_ROWS_HELD * 4 * depth + 4 * self.stored)
+        shared = 0 if alone else 2 * (height + width) * self.grid.overlap * (4 * self.classes + 1)
+        return _PROCESS_BYTES + band + shared + self.net + self.in_flight * 4 * 4 * depth
 
 
 def check_fits(plan: RunPlan, out: Path, done: float = 0.0) -> None:
@@ -249,8 +328,14 @@ def check_fits(plan: RunPlan, out: Path, done: float = 0.0) -> None:
     Raises:
         PlanError: Memory or disk will not do; says by how much, and which option to change.
     """
+    if plan.memory_limit is not None and plan.worker_memory > plan.memory_limit:
+        raise PlanError(
+            f"a worker needs about {_mb(plan.worker_memory)} of memory, the smallest has {_mb(plan.memory_limit)}: "
+            f"{_mb(plan.worker_memory - plan.memory_limit)} too much. Give workers more, or choose a smaller "
+            "--chunk, --tile or --batch-size"
+        )
     memory = psutil.virtual_memory().available
-    if plan.peak_memory > memory:
+    if plan.memory_limit is None and plan.peak_memory > memory:
         knob = "--workers" if plan.workers > 1 else "--chunk, --tile or --batch-size"
         raise PlanError(
             f"the run needs about {_mb(plan.peak_memory)} of memory, {_mb(memory)} are free: "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from geoseg.store import Place, open_store
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,21 +37,21 @@ class ClassArea:
 class RunResult:
     """What a run left, and what it cost."""
 
-    out: Path
-    """The run directory."""
-    labels: Path
+    out: Place
+    """The run directory: a path, or the URL of a prefix in a bucket; so are all that follow."""
+    labels: Place
     """Class values, a COG."""
-    confidence: Path | None
+    confidence: Place | None
     """Probability of the chosen class, a COG."""
-    probabilities: Path | None
+    probabilities: Place | None
     """Probability of every class, a COG."""
-    polygons: tuple[Path, ...]
+    polygons: tuple[Place, ...]
     """One file per format."""
-    preview: Path
+    preview: Place
     """Picture with legend."""
-    item: Path
+    item: Place
     """STAC item."""
-    report: Path
+    report: Place
     """``run.json``."""
     areas: tuple[ClassArea, ...]
     """Per class, in the card's order."""
@@ -69,19 +70,21 @@ class RunResult:
         return open_rasters({name: path for name, path in paths.items() if path is not None})
 
 
-def read_result(out: Path) -> RunResult:
+def read_result(out: Place) -> RunResult:
     """What a finished run left in its directory, from its report."""
-    report = json.loads((out / "run.json").read_text())
-    made = {name: out / name for name in report["outputs"]}
+    store = open_store(out)
+    with store.open("run.json") as file:
+        report = json.loads(file.read())
+    made = {name: store.href(name) for name in report["outputs"]}
     return RunResult(
-        out=out,
+        out=store.href(),
         labels=made["labels.tif"],
         confidence=made.get("confidence.tif"),
         probabilities=made.get("probabilities.tif"),
-        polygons=tuple(path for name, path in made.items() if name.startswith("polygons.")),
+        polygons=tuple(place for name, place in made.items() if name.startswith("polygons.")),
         preview=made["preview.png"],
         item=made["item.json"],
-        report=out / "run.json",
+        report=store.href("run.json"),
         areas=tuple(ClassArea(**area) for area in report["areas"]),
         counts=report["counts"],
         timings=report["timings"],

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event, Thread
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from geoseg.errors import ConfigError
 from geoseg.events import OnEvent, Warned
@@ -28,7 +28,7 @@ from geoseg.models.package import Package, open_package, verify
 from geoseg.models.probe import Bench, Found, Wanted, found_of, probe, probe_apart
 from geoseg.settings import Backend, Precision, Settings
 
-__all__ = ["ProbedCost", "cache_dir", "choose_settings", "probe_cost", "usable_cores"]
+__all__ = ["Found", "ProbedCost", "cache_dir", "choose_settings", "probe_cost", "tune", "usable_cores"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,12 @@ class ProbedCost:
     """Memory that the net added to the process."""
 
 
-def choose_settings(
+def choose_settings(name_or_path: str | Path, **options: Any) -> Settings:
+    """`tune`, without what was found on the way."""
+    return tune(name_or_path, **options).settings
+
+
+def tune(
     name_or_path: str | Path,
     *,
     backend: Backend | Literal["auto"] = "auto",
@@ -52,8 +57,10 @@ def choose_settings(
     workers: int = 1,
     cache: bool = True,
     on_event: OnEvent | None = None,
-) -> Settings:
-    """The fastest way found to run a model here; the same answer each time, until model, machine or libraries change.
+) -> Found:
+    """The fastest way found to run a model here, and what was timed.
+
+    The same answer each time, until model, machine or libraries change.
 
     Args:
         name_or_path: A shipped model's name, or a package's folder.
@@ -90,7 +97,7 @@ def choose_settings(
             _remember(path, found)
     if on_event is not None and found.warning:
         on_event(Warned(message=found.warning))
-    return found.settings
+    return found
 
 
 def probe_cost(name_or_path: str | Path, settings: Settings, *, tile: int | None = None) -> ProbedCost:

@@ -9,6 +9,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.buckets import Bucket, bucket_server, make_bucket
+
 # Before torch or numpy are imported: tests run side by side, so each takes one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -43,3 +45,30 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data at {folder}: set TEST_SHARED to the folder that holds data/ and models/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bucket_endpoint() -> Iterator[str]:
+    """A server that speaks S3, for the whole session."""
+    with bucket_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(bucket_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket of the test's own, which the environment leads to."""
+    made = make_bucket(bucket_endpoint, f"bucket-{os.urandom(6).hex()}")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def out(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where a run may live: nothing stands there yet, but what it needs to stand in."""
+    if request.param == "folder":
+        return tmp_path / "out"
+    bucket: Bucket = request.getfixturevalue("bucket")
+    return bucket.url

@@ -212,4 +212,9 @@ def test_the_pipeline_takes_exactly_these_options_with_these_defaults() -> None:
 
     passed = DEFAULT.for_pipeline()
     assert passed.pop("model") == inspect.signature(segment).parameters["model"].default
-    assert passed == {key: value for key, value in asdict(SegmentOptions()).items() if key != "scene_id"}
+    shared = asdict(DEFAULT.for_cluster())
+    own = {"workers", "scheduler", "scheduler_file", "worker_timeout", "report"}
+    assert passed | {key: shared[key] for key in own} == {
+        key: value for key, value in asdict(SegmentOptions()).items() if key != "scene_id"
+    }
+    assert DEFAULT.for_cluster() == SegmentOptions().for_cluster()

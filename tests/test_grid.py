@@ -152,6 +152,21 @@ def test_an_extent_is_the_hull_of_the_chunks_tiles(chunks: ChunkGrid) -> None:
 
 
 @given(chunks=chunk_grids())
+def test_pixels_of_all_chunks_are_counted_without_looking_at_each(chunks: ChunkGrid) -> None:
+    scene = Window(row_off=0, col_off=0, height=chunks.grid.height, width=chunks.grid.width)
+    assert chunks.pixels_read == sum((chunk.extent & scene).size for chunk in chunks)
+    assert chunks.pixels_shared == sum(area.size for chunk in chunks for area in chunk.shared)
+
+
+@given(chunks=chunk_grids(), data=st.data())
+def test_chunks_that_meet_a_window_are_found_in_reading_order(chunks: ChunkGrid, data: st.DataObject) -> None:
+    row, col = data.draw(st.integers(-3, chunks.grid.height)), data.draw(st.integers(-3, chunks.grid.width))
+    window = Window.from_bounds(row, col, row + data.draw(st.integers(0, 9)), col + data.draw(st.integers(0, 9)))
+    expected = [chunk for chunk in chunks if any(tile & window & chunks.crop for tile in windows_of(chunk))]
+    assert list(chunks.meeting(window)) == expected
+
+
+@given(chunks=chunk_grids())
 def test_names_are_unique_and_sort_in_reading_order(chunks: ChunkGrid) -> None:
     names = [chunk.name for chunk in chunks]
     assert names == sorted(set(names))

@@ -23,7 +23,7 @@ from affine import Affine
 from dask.base import tokenize
 
 import geoseg
-from geoseg.events import ChunkDone, RowDone, StageStarted, Warned
+from geoseg.events import ChunkDone, ChunkRetried, ClusterReady, RowDone, StageStarted, Warned
 from geoseg.grid import Axis, ChunkGrid, TileGrid
 from geoseg.scene import Band, BandSet, Scaling, Scene
 from geoseg.settings import Settings
@@ -210,6 +210,8 @@ def values() -> list[Any]:
         StageStarted(stage="predict", total_tiles=9),
         RowDone(chunk="r0000c0000", tiles=3, pixels=9),
         ChunkDone(chunk="r0000c0000", seconds=1.5),
+        ChunkRetried(chunk="r0000c0000", reason="its worker is gone"),
+        ClusterReady(address="tcp://127.0.0.1:8786", workers=2),
         Warned(message="looks unlike the training data"),
     ]
 

@@ -1,4 +1,4 @@
-"""Memory does not know how large a scene is: measured in processes of their own."""
+"""Memory does not know how large a scene is, how wide, or how many chunks it has; and a plan says how much it will be."""
 
 from __future__ import annotations
 
@@ -6,34 +6,78 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rasterio
+from rasterio.windows import Window as RasterioWindow
 
-from tests.test_pipeline import write_tiff
+from tests.test_pipeline import NAMES, write_tiff
 
 RUN = """
 import json, sys
 import geoseg
-from geoseg.settings import Settings
+from geoseg.pipeline import plan_segment
 from geoseg.testing import LinearModel
-scene, out = sys.argv[1:]
-model = LinearModel([[8.0, 0, 0, 0], [0, 9.0, 0, -3.0], [0, 0, 4.0, 3.0]])
-geoseg.segment(scene, model=model, out=out, tile=256, overlap=64, chunk=768, vector=())
+scene, out, options = sys.argv[1:]
+options = {"model": LinearModel([[8.0, 0, 0, 0], [0, 9.0, 0, -3.0], [0, 0, 4.0, 3.0]]), "vector": (), **json.loads(options)}
+plan = plan_segment(scene, **options)
+result = geoseg.segment(scene, out=out, **options)
 line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
-print(json.dumps(int(line.split()[1]) * 1024))
+found = {"peak": int(line.split()[1]) * 1024, "planned": plan.worker_memory, "told": result.peak_memory}
+print(json.dumps(found | {"chunks": len(plan.chunks)}))
 """
+
+
+def _run(scene: Path, out: Path, **options: Any) -> dict[str, int]:
+    """Peak and planned memory of a run in a process of its own."""
+    command = [sys.executable, "-c", RUN, str(scene), str(out), json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
 
 
 def _peak(folder: Path, side: int) -> int:
     random = np.random.default_rng(0)
     pixels = np.tile(random.integers(1, 9999, (4, 1024, 1024), dtype=np.uint16), (1, side // 1024, side // 1024))
     scene = write_tiff(folder / f"{side}.tif", pixels, tiled=True, blockxsize=256, blockysize=256)
-    command = [sys.executable, "-c", RUN, str(scene), str(folder / f"out-{side}")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
-    peak: int = json.loads(done.stdout)
-    return peak
+    return _run(scene, folder / f"out-{side}", tile=256, overlap=64, chunk=768)["peak"]
+
+
+def _sparse_scene(path: Path, width: int) -> Path:
+    """A scene of few rows of which most columns were never written."""
+    values = np.random.default_rng(0).integers(1, 9999, (4, 600, 1024), dtype=np.uint16)
+    profile = {"crs": "EPSG:32633", "transform": rasterio.Affine(1, 0, 5e5, 0, -1, 5e6), "nodata": 0}
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=4,
+        height=600,
+        width=width,
+        dtype="uint16",
+        tiled=True,
+        sparse_ok=True,
+        **profile,
+    ) as file:
+        file.descriptions = NAMES
+        file.scales = [1e-4] * 4
+        for col in range(0, width - 1024, 8192):
+            file.write(values, window=RasterioWindow(col, 0, 1024, 600))
+    return path
 
 
 def test_sixteen_times_the_pixels_take_no_tenth_more_memory(tmp_path: Path) -> None:
     small, large = _peak(tmp_path, 1024), _peak(tmp_path, 4096)
     assert large <= 1.10 * small, f"{large / 1e6:.0f} MB over {small / 1e6:.0f} MB"
+
+
+def test_a_scene_of_100_000_columns_takes_what_was_planned_and_no_tenth_more_than_one_of_4_000(tmp_path: Path) -> None:
+    found = {
+        width: _run(_sparse_scene(tmp_path / f"{width}.tif", width), tmp_path / f"out-{width}", tile=256, overlap=64)
+        for width in (4096, 100_000)
+    }
+    assert found[100_000]["chunks"] > 10 * found[4096]["chunks"]
+    for one in found.values():
+        assert one["peak"] <= one["planned"], one
+    assert found[100_000]["peak"] <= 1.10 * found[4096]["peak"], found

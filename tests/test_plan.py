@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from geoseg.decide import layers_of
 from geoseg.errors import GridError, PlanError
+from geoseg.grid import Chunk, ChunkGrid
 from geoseg.plan import RunPlan, check_fits, plan_run, tiling_for
 from geoseg.settings import Settings
 from geoseg.spec import Channel, ClassInfo, ModelSpec
@@ -57,6 +58,63 @@ def test_a_slow_net_gets_chunks_of_two_minutes() -> None:
     plan = _plan(50_000, 50_000, tile=512, overlap=128, cost=cost)
     assert plan.chunks[0].tiles <= 120
     assert plan.seconds == pytest.approx(plan.tiles)
+
+
+@pytest.mark.parametrize("shape", [(2000, 100_000), (100_000, 2000), (5000, 5000)])
+@pytest.mark.parametrize("workers", [2, 8, 32])
+def test_every_worker_gets_four_chunks_while_there_are_tiles(shape: tuple[int, int], workers: int) -> None:
+    plan = _plan(*shape, tile=512, overlap=128, workers=workers)
+    assert min(4 * workers, plan.tiles) <= len(plan.chunks) <= max(12 * workers, plan.tiles // 100)
+
+
+def test_of_all_shapes_that_fit_the_one_that_shares_least_is_chosen() -> None:
+    plan = _plan(30_000, 30_000, tile=512, overlap=128, workers=4)
+    for rows in range(1, 40):
+        for cols in range(1, 12):
+            other = _plan(30_000, 30_000, tile=512, overlap=128, workers=4, pinned=_pinned(rows, cols))
+            if rows * cols <= 128 and len(other.chunks) >= 16:
+                assert plan.seam_bytes <= 1.05 * other.seam_bytes
+
+
+def _pinned(rows: int, cols: int) -> dict[str, int]:
+    return {"rows_per_chunk": rows, "cols_per_chunk": cols}
+
+
+def test_a_worker_of_2_gb_can_take_part_in_a_scene_of_100_000_columns(tmp_path: Path) -> None:
+    plan = _plan(100_000, 100_000, tile=512, overlap=128, workers=64, worker_memory=2 << 30)
+    assert plan.worker_memory <= 2 << 30
+    check_fits(plan, tmp_path)
+
+
+@given(st.integers(1000, 4000), st.integers(1, 64), st.sampled_from([(512, 128), (256, 64), (1024, 256)]))
+def test_chunks_shrink_until_they_fit_the_smallest_worker(room: int, workers: int, tiling: tuple[int, int]) -> None:
+    tile, overlap = tiling
+    limit = room << 20
+    plan = _plan(100_000, 100_000, tile=tile, overlap=overlap, workers=workers, worker_memory=limit)
+    smallest = _plan(100_000, 100_000, tile=tile, overlap=overlap, workers=workers, pinned=_pinned(1, 1))
+    assert plan.worker_memory <= limit or plan.chunks.rows_per_chunk == plan.chunks.cols_per_chunk == 1
+    if smallest.worker_memory > limit:
+        with pytest.raises(PlanError, match=r"a worker needs about [\d,]+ MB of memory, the smallest has.*--tile"):
+            check_fits(plan, Path.cwd())
+
+
+def test_timed_tiles_bound_a_chunk_and_promise_no_time() -> None:
+    plan = _plan(50_000, 50_000, tile=512, overlap=128, seconds_per_tile=2.0)
+    assert plan.chunks[0].tiles <= 60
+    assert plan.seconds is None
+
+
+def test_a_plan_of_ten_thousand_chunks_looks_at_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, chunk_at = [], ChunkGrid.chunk_at
+
+    def counted(self: ChunkGrid, row: int, col: int) -> Chunk:
+        looked.append((row, col))
+        return chunk_at(self, row, col)
+
+    monkeypatch.setattr(ChunkGrid, "chunk_at", counted)
+    plan = _plan(450_000, 450_000, tile=512, overlap=128)
+    assert len(plan.chunks) > 10_000
+    assert len(looked) < 10 * sum(plan.chunks.shape)
 
 
 @given(st.integers(1, 10_000))

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from geoseg.cli.options import debug_option, json_option
 from geoseg.cli.outcome import CHECK_FAILED, DONE
 from geoseg.cli.text import byte_text, table
+from geoseg.errors import ConfigError
 
 __all__ = ["Check", "doctor", "examine"]
 
@@ -52,13 +53,36 @@ class Check:
 
 
 @click.command()
+@click.option("--scheduler", metavar="ADDRESS", help="Check every worker of this Dask cluster.")
+@click.option("--scheduler-file", type=click.Path(path_type=Path), metavar="FILE", help="Where it wrote its address.")
+@click.option(
+    "--cluster", type=click.Path(path_type=Path), metavar="FILE.yaml", help="Start this cluster for the check."
+)
+@click.option(
+    "--worker-timeout", type=float, default=600.0, metavar="SECONDS", help="How long to wait for its workers."
+)
+@click.option(
+    "--reach", multiple=True, metavar="PLACE", help="Input, or DIR/, that every worker must reach; repeatable."
+)
 @json_option
 @debug_option
-def doctor(as_json: bool) -> int:
-    """Check this installation and this machine.
+def doctor(as_json: bool, reach: tuple[str, ...], **place: Any) -> int:
+    """Check this installation and this machine, or every worker of a cluster.
 
     Ends with exit code 4 if something that geoseg needs is broken; every problem comes with the command that mends it.
+    Of a cluster it shows each worker, names what differs from this machine, and ends with 4 where a run would fail.
     """
+    from geoseg.settings import ClusterOptions
+
+    options = ClusterOptions(**place)
+    if options.named:
+        from geoseg.cli.cluster_doctor import examine_cluster
+
+        return examine_cluster(options, reach, as_json=as_json)
+    if reach:
+        raise ConfigError(
+            "--reach is about workers: name their cluster with --scheduler, --scheduler-file or --cluster"
+        )
     checks = list(examine())
     broken = [check for check in checks if check.state == "broken"]
     if as_json:

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import re
-import sys
 import traceback
-import warnings
 
-import click
-
+from geoseg.cli.messages import log_is_json, printable, say
 from geoseg.cli.signals import Interrupted
-from geoseg.errors import ConfigError, GeosegError, MissingExtraError, ModelError, PlanError
+from geoseg.errors import ConfigError, GeosegError, MissingExtraError, ModelError, PlanError, without_secrets
 
 __all__ = [
     "CHECK_FAILED",
     "DONE",
     "FAILED",
+    "INTERRUPTED",
     "REFUSED",
     "USAGE",
     "error_text",
     "exit_code",
-    "printable",
-    "quiet_libraries",
     "say_error",
 ]
 
@@ -36,8 +30,9 @@ USAGE = 2
 REFUSED = 3
 """The plan cannot fit."""
 CHECK_FAILED = 4
+INTERRUPTED = 128
+"""Codes above this: a signal ended the run."""
 
-_QUERY = re.compile(r"(https?://[^\s?]+)\?\S*?(?=[:,;.)]*(?:\s|$))")
 _WRONG_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
@@ -72,45 +67,27 @@ def error_text(error: BaseException) -> str:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
         text = f"unexpected {type(error).__name__}: {error}. --debug shows where"
-    return printable(_QUERY.sub(r"\1", " ".join(text.split())))
-
-
-def printable(text: str) -> str:
-    r"""Text on one line: every control character, which could also steer a terminal, is a question mark.
-
-    >>> printable("a\nb.tif")
-    'a?b.tif'
-    """
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return printable(without_secrets(" ".join(text.split())))
 
 
 def say_error(error: BaseException, *, debug: bool, about: str = "", advice: str = "") -> str:
     """Writes ``geoseg: error: <about>: <text>. <advice>`` to standard error, and returns ``<about>: <text>``.
 
-    `about` is left out where the text names it already; with `debug` the traceback comes first.
+    `about` is left out where the text names it already; with `debug` the traceback comes first, or in the JSON object.
     """
-    if debug:
+    as_field = debug and log_is_json()
+    if debug and not as_field:
         traceback.print_exception(error)
     text, about = error_text(error).rstrip("."), printable(about)
     if about and _known_by(about) not in text and not isinstance(error, (ConfigError, MissingExtraError, ModelError)):
         text = f"{about}: {text}"
-    click.echo(f"geoseg: error: {text}. {advice}".rstrip(". ") + ("." if advice else ""), err=True)
+    message = f"{text}. {advice}".rstrip(". ") + ("." if advice else "")
+    facts = {"scene": about, "error": type(error).__name__}
+    if as_field:
+        facts["traceback"] = "".join(traceback.format_exception(error))
+    say(message, level=logging.ERROR, event="error", **facts)
     return text
 
 
 def _known_by(location: str) -> str:
     return location.partition("?")[0].rstrip("/").rpartition("/")[2]
-
-
-def quiet_libraries(*, debug: bool, verbose: bool) -> None:
-    """Keeps warnings and logs of Python, GDAL and other libraries off standard error, unless they are wanted."""
-    level = logging.DEBUG if debug else logging.WARNING
-    logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr, force=True)
-    logging.root.handlers[0].setLevel(level)  # dask's loggers have levels of their own and reach the root's handler
-    logging.disable(logging.NOTSET if debug or verbose else logging.CRITICAL)
-    if debug:
-        return
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-    os.environ.setdefault("CPL_LOG", os.devnull)  # GDAL's own handler, where rasterio has not put one
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # workers are processes of their own

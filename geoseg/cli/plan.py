@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geoseg.cli.messages import set_up_messages
 from geoseg.cli.options import EPILOG, GroupedCommand, run_options
-from geoseg.cli.outcome import DONE, FAILED, exit_code, quiet_libraries, say_error
+from geoseg.cli.outcome import DONE, FAILED, exit_code, say_error
 from geoseg.cli.progress import Watch
 from geoseg.cli.scenes import Input, inputs_of, open_input
 from geoseg.cli.signals import Signals
@@ -16,6 +17,7 @@ from geoseg.cli.text import byte_text, count_text, table, time_text
 from geoseg.config import Resolved, RunConfig
 
 if TYPE_CHECKING:
+    from geoseg.cluster import Cluster
     from geoseg.plan import RunPlan
     from geoseg.protocols import Source
     from geoseg.scene import Scene
@@ -31,30 +33,33 @@ def plan(resolved: Resolved, probe: bool) -> int:
 
     Takes the options of segment. Ends with exit code 3 if the run cannot fit, and names the option to change.
     """
-    quiet_libraries(debug=resolved.config.debug, verbose=resolved.config.verbose)
+    set_up_messages(**resolved.config.for_messages())
     return plan_scenes(resolved.config, probe=probe)
 
 
 def plan_scenes(config: RunConfig, *, probe: bool) -> int:
     """Plans every scene and prints the plans; returns the exit code."""
     given = inputs_of(config)
-    with Signals() as signals:
-        from geoseg.models import read_spec
+    from geoseg.cluster import Cluster
+    from geoseg.models import read_spec
 
+    with Signals() as signals, Cluster(config.for_cluster(), starts=False) as cluster:
         signals.hint = "interrupted; nothing was written"
         bands = read_spec(config.model).bands
-        ended = [_plan_one(each, bands, config, probe=probe) for each in given]
+        ended = [_plan_one(each, bands, config, cluster, probe=probe) for each in given]
     codes, documents = zip(*ended, strict=True)
     if config.json_output:
         click.echo(json.dumps({"plans": documents} if len(given) > 1 else documents[0], indent=2))
     return int(codes[0]) if len(codes) == 1 else FAILED if any(codes) else DONE
 
 
-def _plan_one(given: Input, bands: tuple[str, ...], config: RunConfig, *, probe: bool) -> tuple[int, dict[str, Any]]:
+def _plan_one(
+    given: Input, bands: tuple[str, ...], config: RunConfig, cluster: Cluster, *, probe: bool
+) -> tuple[int, dict[str, Any]]:
     try:
         scene = open_input(given, bands, config)
         with Watch(given.label, quiet=config.quiet, verbose=config.verbose) as watch:
-            made = _planned(scene, config, watch, probe=probe)
+            made = _planned(scene, config, cluster, watch, probe=probe)
     except Exception as error:  # noqa: BLE001 - the other scenes are still planned
         code = exit_code(error, began=False)
         text = say_error(error, debug=config.debug, about=given.label)
@@ -64,10 +69,11 @@ def _plan_one(given: Input, bands: tuple[str, ...], config: RunConfig, *, probe:
     return DONE, {"status": "planned", "input": given.label, **plan_document(made)}
 
 
-def _planned(scene: Scene[Source], config: RunConfig, watch: Watch, *, probe: bool) -> RunPlan:
+def _planned(scene: Scene[Source], config: RunConfig, cluster: Cluster, watch: Watch, *, probe: bool) -> RunPlan:
     from geoseg import pipeline
 
-    return pipeline.plan_segment(scene, out=config.out, on_event=watch, probe=probe, **config.for_pipeline())
+    options = config.for_pipeline()
+    return pipeline.plan_segment(scene, out=config.out, cluster=cluster, on_event=watch, probe=probe, **options)
 
 
 def plan_document(plan: RunPlan) -> dict[str, Any]:
@@ -86,7 +92,8 @@ def plan_document(plan: RunPlan) -> dict[str, Any]:
         "forward_passes": plan.tiles,
         "exactness": plan.exactness,
         "chunks": len(plan.chunks),
-        "chunk_tiles": [plan.chunks.rows_per_chunk, plan.chunks.cols_per_chunk],
+        "chunk_tiles": list(plan.summary.chunk_tiles),
+        "seam_bytes": plan.seam_bytes,
         "workers": plan.workers,
         "backend": settings.backend,
         "device": settings.device,
@@ -96,6 +103,7 @@ def plan_document(plan: RunPlan) -> dict[str, Any]:
         "threads": settings.threads,
         "bytes_to_read": plan.bytes_to_read,
         "bytes_to_write": plan.bytes_to_write,
+        "worker_memory_bytes": plan.worker_memory,
         "peak_memory_bytes": plan.peak_memory,
         "seconds": plan.seconds,
     }
@@ -103,21 +111,28 @@ def plan_document(plan: RunPlan) -> dict[str, Any]:
 
 def plan_text(plan: RunPlan) -> str:
     """The plan for people."""
-    grid, settings, chunks = plan.grid, plan.settings, plan.chunks
+    grid, settings = plan.grid, plan.settings
     rows = [
         ("scene", f"{plan.scene_id}, {grid.height} x {grid.width} pixels"),
         ("model", f"{plan.model} ({plan.digest[:12]})"),
         ("tiles", f"{count_text(plan.tiles)} of {grid.tile} x {grid.tile}, overlap {grid.overlap}, blend {plan.blend}"),
         ("forward passes", f"at most {count_text(plan.tiles)}, one per tile; tiles without a usable pixel cost none"),
         ("exactness", plan.exactness),
-        ("chunks", f"{len(chunks)} of up to {chunks.rows_per_chunk} x {chunks.cols_per_chunk} tiles"),
+        ("chunks", _chunks(plan)),
         ("runs on", f"{settings.device} with {settings.backend} in {settings.precision}; {_parallel(plan)}"),
         ("to read", f"{byte_text(plan.bytes_to_read)}"),
         ("to write", f"about {byte_text(plan.bytes_to_write)}"),
-        ("peak memory", f"about {byte_text(plan.peak_memory)}"),
+        ("peak memory", f"about {byte_text(plan.worker_memory)} per worker, {byte_text(plan.peak_memory)} in all"),
         ("time", "unknown without a probe" if plan.seconds is None else f"about {time_text(plan.seconds)}"),
     ]
     return table(rows)
+
+
+def _chunks(plan: RunPlan) -> str:
+    rows, cols = plan.summary.chunk_tiles
+    height, width = (tiles * plan.grid.stride + plan.grid.overlap for tiles in (rows, cols))
+    seams = f"; {byte_text(plan.seam_bytes)} of sums are exchanged" if plan.seam_bytes else ""
+    return f"{count_text(len(plan.chunks))} of up to {rows} x {cols} tiles ({height} x {width} pixels){seams}"
 
 
 def _parallel(plan: RunPlan) -> str:

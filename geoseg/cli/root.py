@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
 import click
 
-from geoseg.cli.outcome import DONE, FAILED, USAGE, exit_code, quiet_libraries, say_error
+from geoseg.cli.messages import say, set_up_messages
+from geoseg.cli.outcome import DONE, FAILED, USAGE, exit_code, say_error
 
 __all__ = ["LazyGroup", "program", "run"]
 
 COMMANDS = {
     "segment": ("geoseg.cli.segment:segment", "Turn scenes into class maps, polygons and STAC items."),
     "plan": ("geoseg.cli.plan:plan", "Say what segment would do: tiles, memory, bytes, time."),
+    "status": ("geoseg.cli.status:status", "Say how far a run is, from a second terminal."),
+    "worker": ("geoseg.cli.worker:worker", "Work for a cluster: one process per GPU, or per core."),
     "models": ("geoseg.cli.models:models", "List, show and validate model packages."),
     "doctor": ("geoseg.cli.doctor:doctor", "Check this installation and this machine."),
 }
@@ -68,10 +72,16 @@ def _usage_line(error: click.ClickException) -> str:
     return (text if text.endswith(("?", ".", ")")) else f"{text}.") + hint
 
 
+def _switched_on(switch: str, arguments: Sequence[str]) -> bool:
+    """Whether a switch is on, as far as can be told before options are read: errors in them are messages too."""
+    variable = f"GEOSEG_{switch.replace('-', '_').upper()}"
+    return f"--{switch}" in arguments or os.environ.get(variable, "").lower() in {"1", "true", "yes", "on"}
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns the exit code; every error has become one line on standard error."""
-    debug = "--debug" in arguments or os.environ.get("GEOSEG_DEBUG", "").lower() in {"1", "true", "yes", "on"}
-    quiet_libraries(debug=debug, verbose=False)
+    debug = _switched_on("debug", arguments)
+    set_up_messages(debug=debug, as_json=_switched_on("log-json", arguments))
     try:
         code = program.main(args=list(arguments), prog_name="geoseg", standalone_mode=False)
         sys.stdout.flush()
@@ -80,13 +90,13 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(error.format_message(), err=True)
         return USAGE
     except click.ClickException as error:
-        click.echo(f"geoseg: error: {_usage_line(error)}", err=True)
+        say(_usage_line(error), level=logging.ERROR, event="error", error="UsageError")
         return USAGE
     except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (click.Abort, KeyboardInterrupt) as error:
-        click.echo("geoseg: interrupted; nothing was written", err=True)
+        say("interrupted; nothing was written", level=logging.ERROR, event="interrupted")
         return exit_code(error, began=False) if isinstance(error, KeyboardInterrupt) else 130
     except Exception as error:  # noqa: BLE001 - the last place where an error can become a line
         say_error(error, debug=debug)

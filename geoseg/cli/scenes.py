@@ -4,39 +4,52 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import count
 from typing import TYPE_CHECKING
 
 from geoseg.config import RunConfig
-from geoseg.errors import ConfigError, SinkError
+from geoseg.errors import ConfigError, without_secrets
+from geoseg.store import Place, open_store
 
 if TYPE_CHECKING:
     from geoseg.protocols import Source
     from geoseg.scene import Scene
+    from geoseg.source.items import ListedItem
 
-__all__ = ["Input", "OutputFolders", "inputs_of", "open_input"]
+__all__ = ["MOSAIC", "Input", "OutputFolders", "inputs_of", "open_input"]
+
+
+MOSAIC = "mosaic"
+"""Name of the folder of the map of all scenes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One INPUT of a call."""
+    """One scene of a call."""
 
-    location: str | None
-    """As given; None where the bands name their files."""
+    location: str | ListedItem | None
+    """As given, or as a list of items has it; None where the bands name their files."""
     label: str
     """What messages call it: without a URL's query, which may hold a signature."""
 
 
 def inputs_of(config: RunConfig) -> tuple[Input, ...]:
-    """The inputs of a call, in order.
+    """The scenes of a call, in order, each once: first those that are named, then those of the list of items.
 
     Raises:
         ConfigError: There is none.
+        SourceError: The list of items cannot be read.
     """
-    if config.inputs:
-        return tuple(Input(location=location, label=_label(location)) for location in config.inputs)
+    named = [Input(location=location, label=_label(location)) for location in config.inputs]
+    if config.items is not None:
+        from geoseg.source.items import list_items
+
+        listed = list_items(config.items, unsigned=config.aws_no_sign_request)
+        named += [Input(location=item, label=item.label) for item in listed]
+    if named:
+        return tuple(dict.fromkeys(named))
     files = [place for place in config.bands.values() if isinstance(place, str)]
     if not files or len(files) < len(config.bands):
         raise ConfigError("INPUT is missing: name a scene, or the file of every band with --bands red=FILE,nir=FILE")
@@ -44,7 +57,7 @@ def inputs_of(config: RunConfig) -> tuple[Input, ...]:
 
 
 def _label(location: str) -> str:
-    return location.partition("?")[0] if "://" in location else location
+    return without_secrets(location) if "://" in location else location
 
 
 def open_input(given: Input, bands: Sequence[str], config: RunConfig) -> Scene[Source]:
@@ -58,28 +71,38 @@ def open_input(given: Input, bands: Sequence[str], config: RunConfig) -> Scene[S
 class OutputFolders:
     """Where each scene of a call puts its results: DIR itself for one, a folder below it for each of several."""
 
-    out: Path
+    out: Place
     """DIR."""
     several: bool
-    """Whether there is more than one scene."""
-    _taken: dict[str, str] = field(default_factory=dict)
+    """Whether each scene gets a folder of its own."""
+    _taken: set[str] = field(default_factory=lambda: {MOSAIC})
 
-    def of(self, scene_id: str, label: str) -> Path:
-        """The folder of a scene, named after its id.
+    def of(self, scene: Scene[Source]) -> Place:
+        """The folder of a scene, named after its id; of several with that id, the second's name ends in ``-2``.
 
-        Raises:
-            ConfigError: An earlier scene of this call has the same id.
+        A folder that a run of the same input stands in already is that scene's, in whatever order they come.
         """
         if not self.several:
             return self.out
-        name = re.sub(r"[^\w.-]+", "_", scene_id).lstrip(".") or "scene"
-        if name in self._taken:
-            raise ConfigError(
-                f"{label}: its results would go to {self.out / name}, where those of {self._taken[name]} are; "
-                "give it in a call of its own with another --out"
-            )
-        self._taken[name] = label
-        return self.out / name
+        name = re.sub(r"[^\w.-]+", "_", scene.id).lstrip(".") or "scene"
+        names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+        store = open_store(self.out)
+        free = next(name for name in names if name not in self._taken and self._is_for(scene, store.href(name)))
+        self._taken.add(free)
+        return store.href(free)
+
+    @property
+    def mosaic(self) -> Place:
+        """The folder of the map of all scenes."""
+        return open_store(self.out).href(MOSAIC)
+
+    def _is_for(self, scene: Scene[Source], folder: Place) -> bool:
+        """Whether no run of another input stands there."""
+        from geoseg.journal import RunDirectory
+
+        directory = RunDirectory(folder)
+        request = directory.stored_request() or directory.finished_request()
+        return request is None or not scene.href or scene.href in request["asked"]["inputs"]
 
     @contextmanager
     def made(self) -> Iterator[None]:
@@ -91,16 +114,5 @@ class OutputFolders:
         if not self.several:
             yield
             return
-        try:
-            self.out.mkdir(exist_ok=True)
-        except FileNotFoundError as error:
-            raise SinkError(
-                f"{self.out}: its parent directory does not exist; create {self.out.parent} first"
-            ) from error
-        except OSError as error:
-            raise SinkError(f"{self.out}: cannot be made ({error.strerror}); choose another --out") from error
-        try:
+        with open_store(self.out).made():
             yield
-        finally:
-            with suppress(OSError):
-                self.out.rmdir()

@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from geoseg.cli.messages import log_is_json, say, set_up_messages
 from geoseg.cli.options import EPILOG, GroupedCommand, run_options
-from geoseg.cli.outcome import DONE, FAILED, exit_code, quiet_libraries, say_error
+from geoseg.cli.outcome import DONE, FAILED, INTERRUPTED, USAGE
 from geoseg.cli.plan import plan_scenes
-from geoseg.cli.progress import Watch
-from geoseg.cli.scenes import Input, OutputFolders, inputs_of, open_input
+from geoseg.cli.runs import Outcome, run_scenes
+from geoseg.cli.scenes import MOSAIC, Input, OutputFolders, inputs_of
 from geoseg.cli.signals import Signals
 from geoseg.cli.text import byte_text, count_text, speed_text, table, time_text
 from geoseg.config import Resolved, RunConfig
 from geoseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from geoseg.protocols import Source
     from geoseg.result import RunResult
-    from geoseg.scene import Scene
+    from geoseg.store import Place
 
 __all__ = ["segment"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How one scene ended."""
-
-    code: int
-    """Exit code, as if it had been the only one."""
-    document: dict[str, Any]
-    """What ``--json`` says about it."""
+_AS = {"skipped": " as finished"}
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
@@ -46,109 +39,120 @@ def segment(resolved: Resolved) -> int:
     Prints the path of item.json. A run that was interrupted resumes when the same command is given again.
     """
     config = resolved.config
-    quiet_libraries(debug=config.debug, verbose=config.verbose)
+    set_up_messages(**config.for_messages())
     if config.dry_run:
         return plan_scenes(config, probe=True)
     if config.out is None:
         raise ConfigError("--out is missing: name the directory of the results")
     given = inputs_of(config)
-    outcomes = _run_all(given, OutputFolders(out=config.out, several=len(given) > 1), config)
+    several = len(given) > 1 or config.items is not None or config.mosaic is not None
+    folders = OutputFolders(out=config.out, several=several)
+    outcomes, catalog = _run_all(given, folders, config)
     if config.json_output:
-        documents = [outcome.document for outcome in outcomes]
-        click.echo(json.dumps({"runs": documents} if len(given) > 1 else documents[0], indent=2))
-    return _code([outcome.code for outcome in outcomes])
+        documents = [_document(outcome) for outcome in outcomes]
+        listed = {"runs": documents, "catalog": None if catalog is None else str(catalog)}
+        click.echo(json.dumps(listed if several else documents[0], indent=2))
+    return _code(outcomes)
 
 
-def _code(codes: list[int]) -> int:
-    """The exit code of the whole call: an interruption's, the only scene's, or 1 if one of several failed."""
-    if codes[-1] > 128 or len(codes) == 1:
-        return codes[-1]
-    return FAILED if any(codes) else DONE
+def _run_all(
+    inputs: tuple[Input, ...], folders: OutputFolders, config: RunConfig
+) -> tuple[list[Outcome], Place | None]:
+    """How each scene ended, and where the catalog of several is."""
+    from geoseg.cluster import Cluster
 
-
-def _run_all(inputs: tuple[Input, ...], folders: OutputFolders, config: RunConfig) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    with Signals() as signals, folders.made():
-        from geoseg.models import read_spec
-
-        bands = read_spec(config.model).bands
-        for given in inputs:
-            outcomes.append(_run_one(given, bands, folders, config, signals))
-            if outcomes[-1].code > 128:
-                break
-    failed = sum(outcome.code != DONE for outcome in outcomes)
-    if len(inputs) > 1 and failed and not config.quiet:
-        click.echo(f"geoseg: {failed} of {len(inputs)} scenes failed", err=True)
-    return outcomes
-
-
-def _run_one(
-    given: Input, bands: tuple[str, ...], folders: OutputFolders, config: RunConfig, signals: Signals
-) -> Outcome:
-    """One scene; whatever happens to it is said here, so that the next one can go on."""
-    watch = Watch(given.label, quiet=config.quiet, verbose=config.verbose)
-    signals.hint = "interrupted; the same command resumes"
-    document: dict[str, Any] = {"input": given.label, "out": str(folders.out)}
-    try:
-        scene = open_input(given, bands, config)
-        out = folders.of(scene.id, given.label)
-        document["out"] = str(out)
-        result = _segmented(scene, out, config, watch)
-    except KeyboardInterrupt as error:
-        signals.hint = ""
-        what = f"the same command resumes what stands in {document['out']}" if watch.began else "nothing was written"
-        click.echo(f"geoseg: interrupted; {what}", err=True)
-        code = exit_code(error, began=watch.began)
-        return Outcome(code=code, document={"status": "interrupted", **document, "exit_code": code})
-    except Exception as error:  # noqa: BLE001 - the one place where everything ends as a line
-        code = exit_code(error, began=watch.began)
-        resumes = watch.began and not {"--restart", "--on-bad-block"} & set(str(error).split())
-        advice = f"What is done stands in {document['out']}; the same command resumes it" if resumes else ""
-        text = say_error(error, debug=config.debug, about=given.label, advice=advice)
-        return Outcome(code=code, document={"status": "failed", **document, "error": text, "exit_code": code})
-    _announce(result, config)
-    return Outcome(code=DONE, document={"status": "done", **document, **result_document(result)})
-
-
-def _segmented(scene: Scene[Source], out: Path, config: RunConfig, watch: Watch) -> RunResult:
-    from geoseg import pipeline
-
-    with watch:
-        return pipeline.segment(
-            scene,
-            out=out,
-            overwrite=config.overwrite,
-            restart=config.restart,
-            skip_finished=len(config.inputs) > 1,
-            on_event=watch,
-            **config.for_pipeline(),
+    # A cluster that was started goes before what is still being assembled is waited for.
+    with (
+        Signals() as signals,
+        folders.made(),
+        ThreadPoolExecutor(1, thread_name_prefix="assemble") as pool,
+        Cluster(config.for_cluster()) as cluster,
+    ):
+        outcomes = run_scenes(
+            inputs,
+            config=config,
+            folders=folders,
+            cluster=cluster,
+            pool=pool,
+            signals=signals,
+            announce=lambda outcome: _announce(outcome, config),
         )
+        catalog = _listed(outcomes, folders.out) if folders.several else None
+    if folders.several and not config.quiet and not config.json_output:
+        _say_summary(outcomes)
+    return outcomes, catalog
 
 
-def _announce(result: RunResult, config: RunConfig) -> None:
-    if config.json_output:
+def _listed(outcomes: Sequence[Outcome], out: Place) -> Place | None:
+    """The catalog of all finished runs in DIR."""
+    from geoseg.catalog import write_catalog
+
+    items = [outcome.result.item for outcome in outcomes if outcome.result is not None]
+    return write_catalog(out, items) if items else None
+
+
+def _code(outcomes: Sequence[Outcome]) -> int:
+    """The exit code of the whole call.
+
+    An interruption's; that of the only scene; of several what all have in common; 2 if none began; else 1.
+    """
+    codes = {outcome.code for outcome in outcomes}
+    if outcomes[-1].code > INTERRUPTED or len(codes) == 1:
+        return outcomes[-1].code
+    return FAILED if DONE in codes or FAILED in codes else USAGE
+
+
+def _say_summary(outcomes: Sequence[Outcome]) -> None:
+    """How many scenes ended how, and a line for each."""
+    scenes = [outcome for outcome in outcomes if outcome.label != MOSAIC]
+    counts = Counter(outcome.status for outcome in scenes)
+    told = ", ".join(f"{number} {status}{_AS.get(status, '')}" for status, number in counts.items())
+    say(f"{len(scenes)} scenes: {told}", level=logging.WARNING, event="summary", counts=dict(counts))
+    if not log_is_json():
+        rows = [(outcome.label, outcome.status, outcome.error or str(outcome.out)) for outcome in outcomes]
+        click.echo(table(rows, indent=2), err=True)
+
+
+def _announce(outcome: Outcome, config: RunConfig) -> None:
+    """The table of a scene that was done now, and where its item is."""
+    if config.json_output or outcome.result is None:
         return
-    if not config.quiet:
-        click.echo(summary(result), err=True)
-    click.echo(str(result.item))
+    if log_is_json():
+        facts: dict[str, Any] = {"scene": outcome.label, "out": str(outcome.out), "areas": _areas(outcome.result)}
+        facts |= {"counts": dict(outcome.result.counts), "timings": dict(outcome.result.timings)}
+        say(outcome.status, event="done", **facts)
+    elif not config.quiet and outcome.status == "done":
+        click.echo(summary(outcome.result), err=True)
+    click.echo(str(outcome.result.item))
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    """What ``--json`` says about one scene."""
+    document = {"status": outcome.status, "input": outcome.label, "out": str(outcome.out)}
+    if outcome.result is not None:
+        return document | result_document(outcome.result)
+    return document | ({"error": outcome.error} if outcome.error else {}) | {"exit_code": outcome.code}
 
 
 def result_document(result: RunResult) -> dict[str, Any]:
     """What ``--json`` says about a finished run: paths, areas, counts, timings in seconds, memory in bytes."""
     names = ("labels", "confidence", "probabilities", "preview", "item", "report")
     paths = {name: getattr(result, name) for name in names}
-    areas = [
-        {"value": area.value, "name": area.name, "title": area.title, "pixels": area.pixels, "km2": area.km2}
-        for area in result.areas
-    ]
     return {
         **{name: None if path is None else str(path) for name, path in paths.items()},
         "polygons": [str(path) for path in result.polygons],
-        "areas": areas,
+        "areas": _areas(result),
         "counts": dict(result.counts),
         "timings": dict(result.timings),
         "peak_memory_bytes": result.peak_memory,
     }
+
+
+def _areas(result: RunResult) -> list[dict[str, Any]]:
+    return [
+        {"value": area.value, "name": area.name, "title": area.title, "pixels": area.pixels, "km2": area.km2}
+        for area in result.areas
+    ]
 
 
 def summary(result: RunResult) -> str:

@@ -6,6 +6,7 @@ a pipe at once (`signal.set_wakeup_fd`), and a daemon thread that reads the pipe
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -13,10 +14,15 @@ import threading
 from types import FrameType, TracebackType
 from typing import Final, Self
 
+from geoseg.cli.messages import formatted
+
 __all__ = ["Interrupted", "Signals"]
 
 GRACE: Final = 7.0
 """Seconds that a run has to end by itself after a signal."""
+
+_SHOW_CURSOR: Final = b"\r\x1b[K\x1b[?25h"
+"""Ends a progress bar, which hides the cursor, where nobody else can any more."""
 
 _CAUGHT: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -75,8 +81,10 @@ class Signals:
         if signum:
             if select.select([pipe], [], [], GRACE)[0]:
                 self._next(pipe)
+            if os.isatty(2):
+                os.write(2, _SHOW_CURSOR)
             if self.hint:
-                os.write(2, f"geoseg: {self.hint}\n".encode())
+                os.write(2, f"{formatted(self.hint, level=logging.ERROR, event='interrupted')}\n".encode())
             os._exit(128 + signum)
         os.close(pipe)
 

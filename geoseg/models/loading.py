@@ -21,7 +21,7 @@ _SMALLEST = 64
 """Side of the tile on which a package is tried, in pixels, where its graph takes any."""
 
 
-def load_model(name_or_path: str | Path, settings: Settings | None = None) -> Model:
+def load_model(name_or_path: str | Path, settings: Settings | None = None, *, load: bool = True) -> Model:
     """A model that is ready to run: checksum verified, weights loaded (once per process).
 
     On ONNX Runtime and OpenVINO, a net is converted or compiled when it meets its first tile.
@@ -30,6 +30,8 @@ def load_model(name_or_path: str | Path, settings: Settings | None = None) -> Mo
         name_or_path: A shipped model's name, or a package's folder.
         settings: From `geoseg.tuning.choose_settings`; None: fp32 on one thread of the CPU, on torch (on ONNX Runtime
             for an ONNX package).
+        load: Whether a net on torch is loaded now, in place of where it meets its first tile: a GPU that only workers
+            have cannot be tried here.
 
     Raises:
         ModelError: There is no such package, it is damaged, does not fit its card, or does not run on that backend.
@@ -39,16 +41,16 @@ def load_model(name_or_path: str | Path, settings: Settings | None = None) -> Mo
     verify(package)
     if settings is None:
         settings = Settings(backend="onnxruntime" if package.format == "onnx" else "torch")
-    return model_of(package, settings)
+    return model_of(package, settings, load=load)
 
 
-def model_of(package: Package, settings: Settings) -> Model:
+def model_of(package: Package, settings: Settings, *, load: bool = True) -> Model:
     """The model of a verified package.
 
     Raises:
         ModelError: It does not run on that backend, device or precision.
     """
-    spec, path = package.spec, str(package.path)
+    spec, path = package.spec, package.place
     if settings.backend == "torch":
         if package.format == "onnx":
             raise ModelError(
@@ -57,7 +59,8 @@ def model_of(package: Package, settings: Settings) -> Model:
         from geoseg.models.torch_model import TorchModel
 
         model = TorchModel(path, spec, settings)
-        model.load()
+        if load:
+            model.load()
         return model
     if settings.device != "cpu":
         raise ModelError(

@@ -56,6 +56,11 @@ class Package:
     arguments: Mapping[str, Any]
     """``geoseg:arguments``: what it builds it with."""
 
+    @property
+    def place(self) -> str:
+        """What finds it from any process: a shipped package's name, else its whole path."""
+        return self.path.name if self.path.parent == SHIPPED else str(self.path.absolute())
+
 
 def package_path(name_or_path: str | Path) -> Path:
     """The folder of a shipped package (by name) or of one's own (by its path, or that of its card).

@@ -69,6 +69,12 @@ class Found:
     table: tuple[tuple[dict[str, Any], float], ...] = ()
     """Settings and seconds per tile of everything that was timed."""
 
+    @property
+    def seconds_per_tile(self) -> float | None:
+        """What a tile took with the chosen settings; None where they were not timed."""
+        chosen = asdict(self.settings)
+        return min((seconds for settings, seconds in self.table if settings == chosen), default=None)
+
 
 class _Clock:
     """Seconds that the probe would have taken on an idle machine: a busy one must not cut it short."""

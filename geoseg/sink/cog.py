@@ -1,64 +1,72 @@
-"""Rasters written as cloud-optimised GeoTIFFs.
+"""Rasters written as cloud-optimised GeoTIFFs, in parallel, without ever holding one whole.
 
-Windows gather in a raw scratch file, because a COG can only be written in one go: it keeps its overviews in front.
-At the end the overviews are halved out of it, GDAL's COG driver turns both into one file, the file is read back and
-compared, and only then takes its final name. Nothing in the file depends on the time or on the number of threads.
+A COG keeps its headers and overviews in front, so nothing of it can be written before everything is known. Pieces of
+the raster are compressed block by block, with the overviews that follow from them, into a spool; at the end the blocks
+are copied behind the headers in the order that readers want, and only then the file takes its final name. GDAL does
+the compression and encodes everything that is declared; nothing in the file depends on the time, on the number of
+threads or on how the raster was cut.
 """
 
 from __future__ import annotations
 
 import errno
-import shutil
-import sys
+import os
 import threading
-import zlib
-from collections.abc import Mapping
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree import ElementTree as ET
 
 import numpy as np
-import rasterio
-import rasterio.shutil
 from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
-from rasterio.windows import Window as RasterioWindow
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 
 from geoseg.errors import SinkError
 from geoseg.protocols import Sink
-from geoseg.sink.markup import add
+from geoseg.sink.blocks import BLOCK, Spool, compress_blocks
+from geoseg.sink.markup import legible
 from geoseg.sink.parts import sync
 from geoseg.sink.pyramid import halve_average, halve_mode
-from geoseg.sink.scratch import Scratch
+from geoseg.sink.scratch import Scratch, write_all
+from geoseg.sink.tiff import Tag, header, integers, read_tags
 from geoseg.types import Pixels
 from geoseg.window import GeoBox, Window, whole
 
 __all__ = ["CogSink"]
 
-BLOCK = 512
-"""Side of the file's blocks, and the size that needs no further overview."""
-CACHE = 64 << 20
-"""Bytes that GDAL's cache may grow to while a file is made."""
-
 WITH_OVERVIEWS = 1.34
 """Size of a raster with all its overviews, in terms of its own."""
 
-_GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
+_PIECE_BYTES = 4 << 20  # of a raster that is held as pixels at a time, by each thread
+_DEPTH = 3  # levels that are made from a piece, if it may be so large
+_AHEAD = 64  # pieces that wait for a thread
+_LONGEST_CLASSIC = (1 << 32) - 1  # beyond, offsets need BigTIFF
+
+_DTYPES = ("uint8", "uint16", "float32")
+_PREDICTORS = {"uint8": 2, "uint16": 2, "float32": 3}
+_warning_lock = threading.Lock()
+
+_WIDTH, _HEIGHT, _SUBFILE, _OFFSETS, _SIZES = 256, 257, 254, 324, 325
+_OF_EVERY_LEVEL = (258, 259, 262, 277, 284, 317, 320, 322, 323, 338, 339, 42113)  # how to decode, colours, nodata
 
 # DEFLATE, because every reader has it. Measured on 8192 x 8192 with 2 threads, overviews left out: labels at level 6
 # 0.24 s and 1.8 MB (level 1: 0.12 s, 3.5 MB; ZSTD: 0.05 s, 2.2 MB; a predictor only makes them larger); confidence at
 # level 1 with the predictor 0.28 s and 34 MB (level 6: 0.58 s, 36 MB; without predictor 46 MB; ZSTD: 0.12 s, 32 MB).
-_COMPRESSION = {
-    "mode": {"LEVEL": 6, "PREDICTOR": "NO"},
-    "average": {"LEVEL": 1, "PREDICTOR": "YES"},
-}
 
 
 @dataclass(eq=False)
 class CogSink:
-    """One raster, written as a COG: a `geoseg.protocols.Sink`. `write` may be called from several threads at once."""
+    """One raster, written as a COG: a `geoseg.protocols.Sink`. `write` may be called from several threads at once.
+
+    Whoever can read any window of the finished raster calls `pull` in place of `write` and `close`: that takes no
+    scratch space for its pixels.
+    """
 
     path: Path
     """Final name of the file."""
@@ -85,12 +93,12 @@ class CogSink:
     workdir: Path = field(kw_only=True)
     """Existing folder on the same file system, for what is unfinished."""
     threads: int = field(default=1, kw_only=True)
-    """Threads that compress."""
+    """Threads that compress, where `pull` is given none."""
 
     def __post_init__(self) -> None:
         self.path, self.workdir, self.names = Path(self.path), Path(self.workdir), tuple(self.names)
-        if self.dtype not in _GDAL_TYPES:
-            raise SinkError(f"{self.path}: cannot write {self.dtype}, only {', '.join(_GDAL_TYPES)}")
+        if self.dtype not in _DTYPES:
+            raise SinkError(f"{self.path}: cannot write {self.dtype}, only {', '.join(_DTYPES)}")
         if len(self.names) != self.count:
             raise SinkError(f"{self.path}: {len(self.names)} band names for {self.count} bands")
         self._base: Scratch | None = None
@@ -99,10 +107,6 @@ class CogSink:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(CogSink, **{item.name: getattr(self, item.name) for item in fields(self)}), ()
-
-    @property
-    def _raw_bytes(self) -> int:
-        return whole(self.geobox).size * self.count * np.dtype(self.dtype).itemsize
 
     def write(self, window: Window, array: Pixels) -> None:
         """Takes (band, row, col) for `window`; in any order, and twice is harmless.
@@ -127,28 +131,39 @@ class CogSink:
         """Finishes the file, moves it to its final name in one step, returns that name.
 
         Raises:
-            SinkError: The file cannot be written, or what was written does not read back the same.
+            SinkError: The file cannot be written.
         """
-        levels: list[Scratch] = []
-        built = self._temporary(".tif")
         try:
-            levels.append(self._scratch())
-            # Validators read an overview's factor off its width: one pixel cannot be halved.
-            while max(levels[-1].shape[1:]) > BLOCK and levels[-1].shape[2] > 1:
-                self._add_level(levels)
-            self._build(levels, built)
-            self._compare(levels, built)
-            sync(built)
-            built.replace(self.path)
+            return self.pull(self._scratch().read)
+        except OSError as error:
+            raise error if isinstance(error, SinkError) else self._explain(error) from error
+
+    def pull(self, read: Callable[[Window], Pixels], pool: Executor | None = None) -> list[Path]:
+        """Makes the file of what `read` gives, moves it to its final name in one step, returns that name.
+
+        Args:
+            read: (band, row, col) of a window of the raster; called in several threads at once, once for each pixel.
+            pool: Threads that read and compress; None: as many as `threads`, of its own.
+
+        Raises:
+            SinkError: The file cannot be written.
+        """
+        unfinished = self._temporary(".tif")
+        try:
+            with (
+                ThreadPoolExecutor(self.threads, "geoseg-cog") if pool is None else nullcontext(pool) as threads,
+                closing(Spool(self._temporary(".blocks"), self._grids)) as spool,
+            ):
+                self._gather(read, 0, spool, threads)
+                self._copy_out(spool, unfinished)
+            unfinished.replace(self.path)
             sync(self.path.parent)
         except SinkError:
             raise
         except (OSError, RasterioError, CPLE_BaseError) as error:
             raise self._explain(error) from error
         finally:
-            built.unlink(missing_ok=True)
-            for level in levels[1:]:
-                level.remove()
+            unfinished.unlink(missing_ok=True)
             self.discard()
         return [self.path]
 
@@ -160,6 +175,20 @@ class CogSink:
                 self._base.remove()
                 self._base = None
 
+    @cached_property
+    def _shapes(self) -> list[tuple[int, int]]:
+        """(rows, columns) of the raster and its overviews, each half the one before, until one block holds it."""
+        shapes = [whole(self.geobox).shape]
+        # Validators read an overview's factor off its width: one pixel cannot be halved.
+        while max(shapes[-1]) > BLOCK and shapes[-1][1] > 1:
+            shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+        return shapes
+
+    @property
+    def _grids(self) -> list[tuple[int, int]]:
+        """Rows and columns of blocks of each level."""
+        return [(-(-rows // BLOCK), -(-cols // BLOCK)) for rows, cols in self._shapes]
+
     def _temporary(self, suffix: str) -> Path:
         return self.workdir / f"{self.path.stem}.unfinished{suffix}"
 
@@ -168,141 +197,145 @@ class CogSink:
             if not self._open:
                 raise SinkError(f"{self.path} was finished or given up already: make a new sink to write it again")
             if self._base is None:
-                shape = (self.count, *whole(self.geobox).shape)
-                self._base = Scratch(self._temporary(".0"), shape, self.dtype, self.nodata or 0)
+                self._base = self._new_scratch(0)
             return self._base
 
-    def _add_level(self, levels: list[Scratch]) -> None:
-        """Appends the next overview, half the size of the last of `levels`."""
-        full, halve = levels[-1], halve_mode if self.resampling == "mode" else halve_average
-        bands, rows, cols = full.shape
-        shape = (bands, -(-rows // 2), -(-cols // 2))
-        levels.append(Scratch(self._temporary(f".{len(levels)}"), shape, self.dtype, self.nodata or 0))
-        for piece in full.pieces(2):
-            values = halve(full.read(piece), self.nodata)
-            row, col = piece.row_off // 2, piece.col_off // 2
-            levels[-1].write(Window.from_bounds(row, col, row + values.shape[1], col + values.shape[2]), values)
+    def _new_scratch(self, level: int) -> Scratch:
+        shape = (self.count, *self._shapes[level])
+        return Scratch(self._temporary(f".{level}"), shape, self.dtype, self.nodata or 0)
 
-    def _build(self, levels: list[Scratch], built: Path) -> None:
-        """Writes the COG `built` from the scratch files."""
-        self._check_space(levels[0])
-        descriptions = [level.path.with_suffix(f"{level.path.suffix}.vrt") for level in levels]
-        try:
-            for level, description in zip(levels, descriptions, strict=True):
-                overviews = descriptions[1:] if level is levels[0] else []
-                description.write_bytes(ET.tostring(self._describe(level, overviews)))
-            with _gdal(levels[0]):
-                rasterio.shutil.copy(
-                    descriptions[0],
-                    built,
-                    driver="COG",
-                    BLOCKSIZE=BLOCK,
-                    COMPRESS="DEFLATE",
-                    OVERVIEWS="FORCE_USE_EXISTING",
-                    BIGTIFF="IF_SAFER",
-                    NUM_THREADS=self.threads,
-                    **_COMPRESSION[self.resampling],
-                )
-        finally:
-            for description in descriptions:
-                description.unlink(missing_ok=True)
+    def _gather(self, read: Callable[[Window], Pixels], first: int, spool: Spool, pool: Executor) -> None:
+        """Spools the blocks of level `first`, which `read` gives, and of all that are coarser.
 
-    def _describe(self, level: Scratch, overviews: list[Path]) -> ET.Element:
-        """A VRT of the raw file `level` with everything that the COG shall declare."""
-        _, rows, cols = level.shape
-        root = ET.Element("VRTDataset", rasterXSize=str(cols), rasterYSize=str(rows))
-        if self.geobox.crs is not None:
-            add(root, "SRS", self.geobox.crs.to_wkt())
-        add(root, "GeoTransform", ", ".join(repr(float(number)) for number in self.geobox.transform.to_gdal()))
-        metadata = add(root, "Metadata")
-        for key, value in sorted((self.tags or {}).items()):
-            add(metadata, "MDI", value, key=key)
-        size = level.dtype.itemsize
-        for index, name in enumerate(self.names):
-            kind = {"dataType": _GDAL_TYPES[self.dtype], "subClass": "VRTRawRasterBand"}
-            band = add(root, "VRTRasterBand", band=index + 1, **kind)
-            self._describe_band(band, name)
-            add(band, "SourceFilename", level.path.name, relativetoVRT="1")
-            add(band, "ImageOffset", str(index * rows * cols * size))
-            add(band, "PixelOffset", str(size))
-            add(band, "LineOffset", str(cols * size))
-            add(band, "ByteOrder", "LSB" if sys.byteorder == "little" else "MSB")
-            for overview in overviews:
-                item = add(band, "Overview")
-                add(item, "SourceFilename", overview.name, relativeToVRT="1")
-                add(item, "SourceBand", str(index + 1))
-        return root
-
-    def _describe_band(self, band: ET.Element, name: str) -> None:
-        """Adds what a reader needs to understand the band's numbers."""
-        add(band, "Description", name)
-        if self.nodata is not None:
-            add(band, "NoDataValue", repr(float(self.nodata)))
-        if self.scale is not None or self.offset is not None:
-            add(band, "Offset", repr(float(self.offset or 0.0)))
-            add(band, "Scale", repr(float(1.0 if self.scale is None else self.scale)))
-        if self.colors:
-            add(band, "ColorInterp", "Palette")
-            table = add(band, "ColorTable")
-            for value in range(max(self.colors) + 1):
-                red, green, blue = bytes.fromhex(self.colors.get(value, "000000"))
-                add(table, "Entry", c1=red, c2=green, c3=blue, c4=255)
-
-    def _compare(self, levels: list[Scratch], built: Path) -> None:
-        """Reads every block of the finished file back: only this tells that a disk was not full on the way."""
-        for index, level in enumerate(levels):
-            kwargs = {} if index == 0 else {"overview_level": index - 1}
-            with _gdal(level), rasterio.open(built, driver="GTiff", **kwargs) as dataset:
-                for piece in level.pieces(BLOCK):
-                    place = RasterioWindow(piece.col_off, piece.row_off, piece.width, piece.height)
-                    found, expected = dataset.read(window=place), level.read(piece)
-                    if not np.array_equal(found.view(np.uint8), expected.view(np.uint8)):  # bits: NaN equals NaN
-                        raise OSError(f"{piece} of level {index} does not read back as it was written")
-
-    def _check_space(self, base: Scratch) -> None:
-        """Refuses before GDAL, which is loud and late, runs into a full disk."""
-        if not self._is_scarce():
+        A piece holds whole blocks of the next few levels too; what remains of it then is a fraction of its pixels, and
+        goes through a scratch file into the next round.
+        """
+        block_bytes = BLOCK * BLOCK * self.count * np.dtype(self.dtype).itemsize
+        depth = next(
+            depth for depth in range(_DEPTH, 0, -1) if depth == 1 or block_bytes << 2 * (depth - 1) <= _PIECE_BYTES
+        )
+        side, stop = BLOCK << (depth - 1), min(first + depth, len(self._shapes))
+        rows, cols = self._shapes[first]
+        pieces = Window(row_off=0, col_off=0, height=rows, width=cols).pieces(side, 2 * side)
+        if stop == len(self._shapes):
+            _each(pool, partial(self._spool_piece, read, range(first, stop), spool, None), pieces)
             return
-        need = 65536
-        for piece in base.pieces(BLOCK):
-            pixels = base.read(piece)
-            if self.resampling == "average" and pixels.dtype.kind == "u":
-                pixels = np.diff(pixels, axis=-1, prepend=pixels.dtype.type(0))  # the predictor
-            need += int(len(zlib.compress(pixels.tobytes(), 1)) * WITH_OVERVIEWS)
-        if need > shutil.disk_usage(self.workdir).free:
-            raise self._no_space(need)
+        rest = self._new_scratch(stop)
+        try:
+            _each(pool, partial(self._spool_piece, read, range(first, stop), spool, rest), pieces)
+            self._gather(rest.read, stop, spool, pool)
+        finally:
+            rest.remove()
 
-    def _is_scarce(self) -> bool:
-        """Whether the finished file would not fit if nothing could be compressed."""
-        return shutil.disk_usage(self.workdir).free < WITH_OVERVIEWS * self._raw_bytes + 65536
+    def _spool_piece(
+        self,
+        read: Callable[[Window], Pixels],
+        levels: range,
+        spool: Spool,
+        rest: Scratch | None,
+        piece: Window,
+    ) -> None:
+        """Spools the blocks of a piece of level ``levels[0]`` at all `levels`; the level after them goes to `rest`."""
+        halve = halve_mode if self.resampling == "mode" else halve_average
+        pixels, row, col = read(piece), piece.row_off, piece.col_off
+        for level in levels:
+            spool.put(level, row // BLOCK, col // BLOCK, compress_blocks(pixels, self._profile, self.nodata or 0))
+            if level + 1 < len(self._shapes):
+                pixels, row, col = halve(pixels, self.nodata), row // 2, col // 2
+        if rest is not None:
+            rest.write(Window.from_bounds(row, col, row + pixels.shape[1], col + pixels.shape[2]), pixels)
+
+    def _copy_out(self, spool: Spool, target: Path) -> None:
+        """Writes headers and blocks, and waits until the disk has them."""
+        declared = self._declared()
+        # Headers of a length that depends on offsets' size alone: zeros measure it.
+        big = len(self._header(declared, spool, 0, big=False)) + spool.framed_bytes > _LONGEST_CLASSIC
+        start = len(self._header(declared, spool, 0, big=big))
+        file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            write_all(file, self._header(declared, spool, start, big=big), 0)
+            for blocks in spool.framed():
+                write_all(file, blocks, start)
+                start += len(blocks)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def _header(self, declared: Mapping[int, Tag], spool: Spool, start: int, *, big: bool) -> bytes:
+        """Everything before the blocks, which begin at `start`."""
+        images = []
+        for level, ((rows, cols), (places, sizes)) in enumerate(zip(self._shapes, spool.index(start), strict=True)):
+            own = {_HEIGHT: integers([rows]), _WIDTH: integers([cols])}
+            own |= {_OFFSETS: integers(places, 16 if big else 4), _SIZES: integers(sizes)}
+            if level:
+                own[_SUBFILE] = integers([1])
+            images.append({key: tag for key, tag in declared.items() if not level or key in _OF_EVERY_LEVEL} | own)
+        return header(images, big=big)
+
+    def _declared(self) -> dict[int, Tag]:
+        """The tags of the full raster, as GDAL writes them into a file of one block."""
+        crs = None if self.geobox.crs is None else self.geobox.crs.to_wkt()
+        profile = self._profile | {"height": BLOCK, "width": BLOCK, "count": self.count, "dtype": self.dtype}
+        profile |= {"crs": crs, "transform": self.geobox.transform, "nodata": self.nodata, "sparse_ok": True}
+        with MemoryFile() as memory, _warning_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # who has no place on the Earth knows it
+            with memory.open(**profile) as file:
+                file.descriptions = tuple(legible(name) for name in self.names)
+                if self.scale is not None or self.offset is not None:
+                    file.scales = (1.0 if self.scale is None else self.scale,) * self.count
+                    file.offsets = (self.offset or 0.0,) * self.count
+                if self.colors:
+                    file.write_colormap(1, {value: _rgba(color) for value, color in self.colors.items()})
+                file.update_tags(**{legible(key): legible(text) for key, text in sorted((self.tags or {}).items())})
+            return read_tags(memory.getbuffer())
+
+    @property
+    def _profile(self) -> dict[str, Any]:
+        """How GDAL lays out and compresses blocks."""
+        compression = (
+            {"zlevel": 6} if self.resampling == "mode" else {"zlevel": 1, "predictor": _PREDICTORS[self.dtype]}
+        )
+        return {
+            "driver": "GTiff",
+            "tiled": True,
+            "blockxsize": BLOCK,
+            "blockysize": BLOCK,
+            "compress": "deflate",
+            "interleave": "pixel",
+            "photometric": "minisblack",
+            "endianness": "little",
+            "bigtiff": "no",
+        } | compression
 
     def _explain(self, error: Exception) -> SinkError:
-        code = error.errno if isinstance(error, OSError) else None
-        # GDAL's errors tell nothing: where one meets scarce space, that is why.
-        if code in (errno.ENOSPC, errno.EDQUOT) or (code is None and self._is_scarce()):
-            return self._no_space(int(WITH_OVERVIEWS * self._raw_bytes))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            most = 3 * WITH_OVERVIEWS * whole(self.geobox).size * self.count * np.dtype(self.dtype).itemsize / 1e6
+            return SinkError(
+                f"no space left on {self.workdir}: {self.path.name} needs up to {most:.0f} MB while it is made; "
+                "free some space and run the same command again"
+            )
         return SinkError(f"{self.path} cannot be written: {error}")
 
-    def _no_space(self, need: int) -> SinkError:
-        """The error of a full disk, where the finished file takes `need` bytes beside the scratch files."""
-        most = (need + WITH_OVERVIEWS * self._raw_bytes) / 1e6
-        return SinkError(
-            f"no space left on {self.workdir}: {self.path.name} needs about {most:.0f} MB while it is made; "
-            "free some space and run the same command again"
-        )
+
+def _rgba(color: str) -> tuple[int, int, int, int]:
+    red, green, blue = bytes.fromhex(color)
+    return red, green, blue, 255
 
 
-def _gdal(level: Scratch) -> rasterio.Env:
-    """GDAL that leaves no auxiliary files behind, with a cache just large enough to read `level` once.
-
-    Blocks are cut from a raw file's rows, so the cache should hold the rows of one row of blocks. Where that is too
-    much, GDAL reads each block's part of each row from the disk by itself: a quarter slower, in no memory at all.
-    """
-    bands, _, cols = level.shape
-    need = BLOCK * bands * cols * level.dtype.itemsize
-    return rasterio.Env(
-        GDAL_CACHEMAX=min(CACHE, (4 << 20) + need), GDAL_ONE_BIG_READ=need > CACHE, GDAL_PAM_ENABLED=False
-    )
+def _each(pool: Executor, job: Callable[[Window], None], pieces: Iterable[Window]) -> None:
+    """Does the job for every piece, few of them waiting at a time; when one fails, none is still at work."""
+    waiting: deque[Future[None]] = deque()
+    try:
+        for piece in pieces:
+            waiting.append(pool.submit(job, piece))
+            if len(waiting) > _AHEAD:
+                waiting.popleft().result()
+        while waiting:
+            waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        wait(waiting)
 
 
 _: type[Sink] = CogSink

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-__all__ = ["add"]
+__all__ = ["add", "legible"]
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -18,7 +18,16 @@ def add(parent: ET.Element, tag: str, text: str | None = None, **attributes: str
     >>> ET.tostring(root)
     b'<legend><entry value="3">wet&#65533;land</entry></legend>'
     """
-    child = ET.SubElement(parent, tag, {key: _FORBIDDEN.sub("\ufffd", str(value)) for key, value in attributes.items()})
+    child = ET.SubElement(parent, tag, {key: legible(str(value)) for key, value in attributes.items()})
     if text is not None:
-        child.text = _FORBIDDEN.sub("\ufffd", text)
+        child.text = legible(text)
     return child
+
+
+def legible(text: str) -> str:
+    r"""`text` with U+FFFD for what XML 1.0 cannot hold.
+
+    >>> legible("wet\x00land")
+    'wet\ufffdland'
+    """
+    return _FORBIDDEN.sub("\ufffd", text)

@@ -8,7 +8,7 @@ before the first window. Nothing is cached or mapped, so memory does not grow wi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from geoseg.window import Window
 
-__all__ = ["Scratch"]
+__all__ = ["Scratch", "write_all"]
 
 _PIECE = 1 << 20
 """Bytes held in memory at a time."""
@@ -26,6 +26,18 @@ _PIECE = 1 << 20
 def _raw(array: npt.NDArray[Any]) -> memoryview:
     """The bytes of a contiguous array, not copied."""
     return array.reshape(-1).view(np.uint8).data
+
+
+def write_all(file: int, data: bytes | memoryview, at: int) -> None:
+    """Writes all of `data` at a position: on a disk that is nearly full, less may be written than asked for.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(file, view, at)
+        view, at = view[done:], at + done
 
 
 class Scratch:
@@ -57,12 +69,7 @@ class Scratch:
         piece = np.full(_PIECE // self.dtype.itemsize, fill, self.dtype).tobytes()
         size = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
         for start in range(0, size, len(piece)):
-            self._put(memoryview(piece)[: size - start], start)
-
-    def _put(self, data: memoryview, at: int) -> None:
-        while data:  # on a disk that is nearly full, less may be written than asked for
-            done = os.pwrite(self._file, data, at)
-            data, at = data[done:], at + done
+            write_all(self._file, memoryview(piece)[: size - start], start)
 
     def _runs(self, window: Window) -> Iterator[tuple[int, int, slice]]:
         """(offset in the file, band, rows of the window) of each stretch of a window that is contiguous on disk."""
@@ -81,7 +88,7 @@ class Scratch:
         """
         array = np.ascontiguousarray(array, self.dtype)
         for at, band, rows in self._runs(window):
-            self._put(_raw(array[band, rows]), at)
+            write_all(self._file, _raw(array[band, rows]), at)
 
     def read(self, window: Window) -> npt.NDArray[Any]:
         """(band, row, col) of `window`, which lies within the raster.
@@ -95,14 +102,6 @@ class Scratch:
             if os.preadv(self._file, [data], at) != len(data):
                 raise OSError(f"{self.path} was cut short")
         return array
-
-    def pieces(self, multiple: int) -> Iterable[Window]:
-        """Windows that cover the raster: of a few megabytes, starting at multiples of `multiple` rows and columns."""
-        bands, rows, cols = self.shape
-        fit = max(1, _PIECE // (bands * self.dtype.itemsize * multiple * multiple))  # squares in a piece
-        across = min(fit, -(-cols // multiple))
-        whole = Window(row_off=0, col_off=0, height=rows, width=cols)
-        return whole.pieces(fit // across * multiple, across * multiple)
 
     def remove(self) -> None:
         """Closes and deletes the file; a second call does nothing."""

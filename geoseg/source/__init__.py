@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from geoseg.source.items import ListedItem
+
 __all__ = ["open_scene"]
 
 
 def open_scene(
-    inputs: str | PathLike[str] | xr.DataArray | None,
+    inputs: str | PathLike[str] | ListedItem | xr.DataArray | None,
     *,
     bands: Sequence[str],
     band_map: Mapping[str, str | int] | None = None,
@@ -40,8 +42,9 @@ def open_scene(
     """A scene whose source reads exactly `bands`, in that order, on one grid; only headers are read.
 
     Args:
-        inputs: A GeoTIFF, COG or JPEG 2000, or a STAC item: path, http(s) or s3 URL; or an `xarray.DataArray` with
-            dims band, y, x. May be None where `band_map` names a file for every band.
+        inputs: A GeoTIFF, COG or JPEG 2000, or a STAC item: path, http(s) or s3 URL; an item of
+            `geoseg.source.items.list_items`; or an `xarray.DataArray` with dims band, y, x. May be None where
+            `band_map` names a file for every band.
         bands: Names to find, STAC common names mostly: a model's `spec.bands`. None is ever guessed by position.
         band_map: By hand: band -> its number in `inputs` (from 1), an asset of the item, or a file (its first band).
         scale: Reflectance per stored unit, of all bands; overrides what files and item declare, like the next two.

@@ -21,7 +21,7 @@ __all__ = ["open_rasters"]
 _BLOCKS = 4  # blocks of the file per chunk of the array, along each axis
 
 
-def open_rasters(paths: Mapping[str, Path]) -> xr.Dataset:
+def open_rasters(paths: Mapping[str, Path | str]) -> xr.Dataset:
     """Rasters of one grid by name, as variables of dims (y, x), or (class, y, x) where a file has several bands.
 
     Stored numbers become values by the file's scale and offset, nodata becomes NaN; a raster without scale keeps its
@@ -33,7 +33,7 @@ def open_rasters(paths: Mapping[str, Path]) -> xr.Dataset:
     return xr.Dataset({name: _variable(path) for name, path in paths.items()})
 
 
-def _variable(path: Path) -> xr.DataArray:
+def _variable(path: Path | str) -> xr.DataArray:
     header = inspect(str(path))
     first, extent = header.bands[0], whole(header.geobox)
     side = 512 * _BLOCKS

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from geoseg.errors import SourceError
+from geoseg.source.credentials import query_behind, ticket_for
 
 __all__ = ["Location", "parse_location"]
 
@@ -39,13 +40,19 @@ class Location:
 
     kind: Literal["path", "http", "s3"]
     """What it is; ``http`` stands for https as well."""
-    href: str
-    """Absolute path, or URL with its query."""
+    display: str
+    """Absolute path, or URL without its query, which may hold a signature: for people, messages and journals."""
+    ticket: str = ""
+    """Stands for the URL's query, which this process must know (`geoseg.source.credentials`); empty: there is none."""
 
     @property
-    def display(self) -> str:
-        """For people, messages and journals: without a URL's query, which may hold a signature."""
-        return self.href if self.kind == "path" else self.href.partition("?")[0]
+    def href(self) -> str:
+        """Absolute path, or URL with its query: for requests only.
+
+        Raises:
+            SourceError: The query did not reach this process.
+        """
+        return f"{self.display}?{query_behind(self.ticket)}" if self.ticket else self.display
 
     @property
     def path(self) -> Path:
@@ -56,7 +63,7 @@ class Location:
         """
         if self.kind != "path":
             raise SourceError(f"{self.display}: not a local path")
-        return Path(self.href)
+        return Path(self.display)
 
     @property
     def stem(self) -> str:
@@ -78,9 +85,7 @@ class Location:
 
     def beside(self, suffix: str) -> Location | None:
         """The sidecar with `suffix` after the whole name; None where a query hides what its name would be."""
-        if self.kind == "http" and "?" in self.href:
-            return None
-        return Location(kind=self.kind, href=self.href + suffix)
+        return None if self.ticket else replace(self, display=self.display + suffix)
 
     def relative(self, href: str) -> Location:
         """`href` as it reads from inside this document: absolute, or relative to this one's folder.
@@ -130,7 +135,7 @@ def _with_scheme(scheme: str, href: str, shown: str) -> Location:
     if scheme in {"http", "https"} and rest.startswith("//"):
         return _http(f"{scheme}:{rest}", shown)
     if scheme == "s3" and rest.startswith("//"):
-        location = Location(kind="s3", href=f"s3:{rest}")
+        location = _remote("s3", f"s3:{rest}")
         if not all(location.bucket_key):
             raise SourceError(f"{shown}: an s3 URL reads s3://BUCKET/KEY")
         return location
@@ -154,14 +159,19 @@ def _http(href: str, shown: str) -> Location:
             "set GDAL_HTTP_HEADERS='Authorization: ...'"
         )
     path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
-    return Location(kind="http", href=urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")))
+    return _remote("http", urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")))
+
+
+def _remote(kind: Literal["http", "s3"], url: str) -> Location:
+    shown, _, query = url.partition("?")
+    return Location(kind=kind, display=shown, ticket=ticket_for(query))
 
 
 def _local(href: str) -> Location:
     path = os.path.abspath(os.path.expanduser(href))  # noqa: PTH100, PTH111  (links stay; "~x" may be a name)
     if href.startswith("/vsi") or path.startswith("/vsi"):
         raise SourceError(f"{href}: GDAL's virtual paths are not read; give a path, an http(s) URL or an s3 URL")
-    return Location(kind="path", href=path)
+    return Location(kind="path", display=path)
 
 
 def regular_file(location: Location) -> os.stat_result:

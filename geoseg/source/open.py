@@ -21,6 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoseg.errors import SourceError
 from geoseg.source import remote
+from geoseg.source.credentials import keep_out_of_logs
 from geoseg.source.header import Header, ReadAt, check_blocks, read_header, refuse_references
 from geoseg.source.location import Location, parse_location, regular_file
 from geoseg.types import Pixels
@@ -31,7 +32,10 @@ __all__ = ["Examined", "environment", "examine", "limit_cache", "now", "open_ras
 SIDECARS = (".msk", ".ovr", ".aux.xml")
 """What GDAL finds beside a raster by name: a mask, overviews, metadata."""
 _OF_SIDECARS = (".msk.aux.xml", ".ovr.aux.xml", ".msk.ovr")
+_PROBE = 4
+"""Where a byte is asked for to see what a server has: not at 0, for some send every range from there."""
 _warning_lock = threading.Lock()
+keep_out_of_logs("rasterio._env", "rasterio._base", "rasterio._io", "rasterio._err")  # GDAL names what it opens in full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +112,7 @@ def _fingerprint(place: Location, *, unsigned: bool) -> str:
     if place.kind == "path":
         status = regular_file(place)
         return f"size {status.st_size}, modified {status.st_mtime_ns}"
-    return remote.ask(place, 0, 1, unsigned=unsigned, attempts=2).fingerprint
+    return remote.ask(place, _PROBE, 1, unsigned=unsigned).fingerprint
 
 
 def _look(place: Location, *, unsigned: bool) -> tuple[Header, str]:
@@ -241,11 +245,16 @@ def recheck(known: Examined) -> None:
 def _opened(known: Examined, opening: Callable[[], Any]) -> Any:
     try:
         if known.location.kind != "path":
-            return remote.patiently(lambda: _quietly(known, opening), lambda: recheck(known))
+            return remote.patiently(lambda: _quietly(known, opening), lambda: _look_again(known))
         return _quietly(known, opening)
     except (RasterioError, ValueError, IndexError, UnicodeDecodeError) as error:
         often = "" if known.location.kind == "path" else f" ({remote.ATTEMPTS} attempts)"
         raise SourceError(f"{known.location}: cannot be opened{often}: {reason(error, known.location)}") from None
+
+
+def _look_again(known: Examined) -> None:
+    """As `recheck`, but for all that GDAL needs to open: whatever keeps it from that is met here, and has a name."""
+    known.demand(remote.ask(known.location, unsigned=known.unsigned).fingerprint)
 
 
 def _quietly(known: Examined, opening: Callable[[], Any]) -> Any:
@@ -290,12 +299,13 @@ def limit_cache(size: int) -> None:
 def read_window(
     path: str | os.PathLike[str], window: Window | None = None, *, bands: list[int] | None = None
 ) -> Pixels:
-    """Stored numbers (band, row, col) of a local raster that geoseg wrote itself; the whole of it without `window`.
+    """Stored numbers (band, row, col) of a raster that geoseg wrote itself; the whole of it without `window`.
 
     Raises:
         SourceError: It cannot be opened or read.
     """
-    with open_raster(path) as dataset:
+    examined = examine(path)
+    with open_raster(examined) as dataset, environment(examined):
         place = None if window is None else ((window.row_off, window.row_stop), (window.col_off, window.col_stop))
         try:
             return np.asarray(dataset.read(bands, window=place))

@@ -16,6 +16,7 @@ from geoseg.scene import Band, BandSet, Scene
 from geoseg.source.bands import Described, declare_band, find_bands
 from geoseg.source.grids import same_grid
 from geoseg.source.info import RasterInfo, inspect
+from geoseg.source.items import ListedItem
 from geoseg.source.location import Location, parse_location, regular_file
 from geoseg.source.mask import masked
 from geoseg.source.raster import OnBadBlock, join_rasters
@@ -76,7 +77,7 @@ class Opening:
         if not self.bands:
             raise ConfigError("no bands are asked for: name those that the model needs")
         moment = parse_datetime(self.datetime) if self.datetime is not None else None
-        found = self._files(inputs) if _is_location(inputs) else self._array(inputs)
+        found = self._found(inputs)
         source = bring_together(found.sources, self.bands, self.resolution, self.crs)
         if self.mask is not None:
             source = masked(source, self._mask(source))
@@ -90,6 +91,11 @@ class Opening:
             href=found.href,
             item_href=found.item_href,
         )
+
+    def _found(self, inputs: Any) -> _Found:
+        if isinstance(inputs, ListedItem):
+            return self._listed(inputs)
+        return self._files(inputs) if _is_location(inputs) else self._array(inputs)
 
     def _array(self, array: Any) -> _Found:
         from geoseg.source.array import XarraySource, inspect_array
@@ -139,10 +145,19 @@ class Opening:
             datetime_source="none" if main.datetime is None else "tiff",
         )
 
+    def _listed(self, listed: ListedItem) -> _Found:
+        from geoseg.source.stac import parse_item
+
+        if listed.document is None:
+            return self._item(listed.location)
+        return self._of_item(parse_item(listed.document, listed.location), listed.href)
+
     def _item(self, place: Location) -> _Found:
         from geoseg.source.stac import read_item
 
-        item = read_item(place, unsigned=self.unsigned)
+        return self._of_item(read_item(place, unsigned=self.unsigned), str(place))
+
+    def _of_item(self, item: Item, item_href: str) -> _Found:
         shelf = _Shelf(self)
         choices = [self._item_choice(item, shelf, name) for name in self.bands]
         first = choices[0][0]
@@ -153,7 +168,7 @@ class Opening:
             href=str(first.location),
             datetime=item.datetime or first.datetime,
             datetime_source=by_file if item.datetime is None else "item",
-            item_href=str(place),
+            item_href=item_href,
         )
 
     def _item_choice(self, item: Item, shelf: _Shelf, name: str) -> _Choice:

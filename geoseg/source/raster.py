@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from geoseg.errors import GridError
+from geoseg.errors import GridError, SourceError
 from geoseg.protocols import Source
 from geoseg.scene import Band, BandSet
 from geoseg.source.info import RasterFile, RasterInfo
@@ -18,11 +19,15 @@ from geoseg.window import GeoBox, Window, whole
 
 __all__ = ["BandFile", "OnBadBlock", "RasterSource", "join_rasters"]
 
+_FILES_AT_ONCE = 4
+"""Remote files that one read waits for at the same time."""
+
 
 def join_rasters(choices: Sequence[tuple[RasterInfo, int, Band]], *, on_bad_block: OnBadBlock = "fail") -> RasterSource:
     """The source of bands (raster, index counted from 1, band) that lie on one grid, in the order given.
 
-    Local files are decoded by two threads; of remote ones each block is waited for anyway.
+    Local files are decoded by two threads. Not so remote ones: where GDAL's decoding threads miss a range that a server
+    failed to send, they leave zeros and raise nothing.
 
     Raises:
         GridError: They do not.
@@ -53,7 +58,7 @@ def describe_grid(geobox: GeoBox) -> str:
 
 
 class RasterSource:
-    """Bands of rasters on one grid; opens on the first read, once for each thread, and pickles as its arguments.
+    """Bands of rasters on one grid; opens on the first read, and pickles as its arguments.
 
     Args:
         files: Where each band is stored, in reading order.
@@ -79,6 +84,7 @@ class RasterSource:
         for position, each in enumerate(files):
             by_file.setdefault(each.file, []).append((position, each))
         self._readers = tuple(FileReader(places, on_bad_block, threads) for places in by_file.values())
+        self._local = all(file.examined.location.kind == "path" for file in by_file)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, self._arguments
@@ -133,13 +139,32 @@ class RasterSource:
         valid = np.full(window.shape, full)
         if inside:
             rows, cols = inside.within(window).slices
-            valid[rows, cols] = True
-            for reader in self._readers:
-                reader.read_into(inside, pixels[:, rows, cols], valid[rows, cols])
+            try:
+                self._read_all(inside, pixels[:, rows, cols], valid[rows, cols])
+            except SourceError as error:
+                error.__context__ = None  # GDAL's own error names the query of a URL, and does not pickle
+                raise
         return pixels, valid
 
+    def _read_all(self, window: Window, pixels: Pixels, valid: Valid) -> None:
+        """All files, one after the other; remote ones side by side, for most of their time is waiting."""
+        valid[:] = True
+        if len(self._readers) == 1 or self._local:
+            for reader in self._readers:
+                reader.read_into(window, pixels, valid)
+            return
+
+        def read(reader: FileReader) -> Valid:
+            usable = np.ones(valid.shape, bool)
+            reader.read_into(window, pixels, usable)
+            return usable
+
+        with ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="geoseg-file") as threads:
+            for usable in threads.map(read, self._readers):
+                valid &= usable
+
     def close(self) -> None:
-        """Closes the handles of all threads; a later read opens them again."""
+        """Closes what is open; a later read opens it again."""
         for reader in self._readers:
             reader.close()
 

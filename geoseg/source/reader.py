@@ -1,10 +1,9 @@
-"""Reads the bands that one raster contributes: a handle for each thread, patience with servers, bad blocks by name."""
+"""Reads the bands that one raster contributes: open handles, patience with servers, bad blocks by name."""
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -38,7 +37,10 @@ class BandFile:
 
 
 class FileReader:
-    """Reads bands of one raster into their places of a larger array.
+    """Reads bands of one raster into their places of a larger array; any number of threads may do so at once.
+
+    Handles stay open for the next read, in whatever thread, with the header and the blocks that GDAL holds for them.
+    Where a read fails its handle is closed, for what it holds may be wrong.
 
     Args:
         places: Position in the array, and where the band is stored: all in one file.
@@ -54,8 +56,7 @@ class FileReader:
         self._alpha = None if any(each.index == self.file.alpha for _, each in places) else self.file.alpha
         self._on_bad_block = on_bad_block
         self._threads = threads
-        self._local = threading.local()
-        self._opened: weakref.WeakSet[Any] = weakref.WeakSet()  # a thread that ends closes its handle
+        self._idle: list[Any] = []  # open handles that nobody reads from
 
     def read_into(self, window: Window, pixels: Pixels, valid: Valid) -> None:
         """Fills its planes of `pixels` (band, row, col), and takes from `valid` what is not usable in them.
@@ -72,27 +73,32 @@ class FileReader:
             _judge(band, pixels[position], valid)
 
     def close(self) -> None:
-        """Closes the handles of all threads."""
-        self._local = threading.local()
-        for dataset in list(self._opened):
+        """Closes the handles that nobody reads from."""
+        while (dataset := self._taken()) is not None:
             dataset.close()
-        self._opened.clear()
 
-    def _dataset(self) -> Any:
-        """This thread's handle."""
-        if not hasattr(self._local, "dataset"):
-            self._local.dataset = open_raster(self.file.examined, threads=self._threads)
-            self._opened.add(self._local.dataset)
-        return self._local.dataset
+    def _taken(self) -> Any:
+        """An idle handle, taken from the list, or None."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    @contextmanager
+    def _dataset(self) -> Iterator[Any]:
+        """A handle for one read."""
+        dataset = self._taken() or open_raster(self.file.examined, threads=self._threads)
+        try:
+            yield dataset
+        except BaseException:
+            dataset.close()
+            raise
+        self._idle.append(dataset)
 
     def _decode_alone(self) -> None:
         """From now on one thread decodes: of a bad block, GDAL's decoding threads leave garbage in the cache."""
-        if self._threads > 1:
-            self._threads = 1
-            dataset = self._local.__dict__.pop("dataset", None)
-            if dataset is not None:
-                self._opened.remove(dataset)
-                dataset.close()
+        self._threads = 1
+        self.close()
 
     def _patiently(self, window: Window, pixels: Pixels, valid: Valid) -> None:
         if self.file.examined.location.kind == "path":
@@ -101,17 +107,14 @@ class FileReader:
             remote.patiently(lambda: self._fill(window, pixels, valid), self._recover)
 
     def _recover(self) -> None:
-        """Drops this thread's handle, and with it all that GDAL cached; raises where the server has bad news."""
-        dataset = self._local.__dict__.pop("dataset", None)
-        if dataset is not None:
-            dataset.close()
+        """Drops every handle, and with them all that GDAL cached; raises where the server has bad news."""
+        self.close()
         recheck(self.file.examined)
 
     def _fill(self, window: Window, pixels: Pixels, valid: Valid) -> None:
         """Decodes straight into the array that was asked for, and applies masks."""
-        dataset = self._dataset()
         place = ((window.row_off, window.row_stop), (window.col_off, window.col_stop))
-        with environment(self.file.examined):
+        with self._dataset() as dataset, environment(self.file.examined):
             for position, indexes in self._runs:
                 dataset.read(indexes, window=place, out=pixels[position : position + len(indexes)])
             if self.file.mask == "dataset":
@@ -126,7 +129,8 @@ class FileReader:
 
     def _by_blocks(self, window: Window, pixels: Pixels, valid: Valid) -> None:
         """Reads block by block, so that what cannot be decoded has a name, and costs no more than itself."""
-        rows, cols = self._dataset().block_shapes[0]
+        with self._dataset() as dataset:
+            rows, cols = dataset.block_shapes[0]
         for block in _blocks(window, rows, cols):
             part = block & window
             slices = part.within(window).slices
@@ -154,15 +158,15 @@ class FileReader:
 
     def _stored_at(self, block: Window) -> set[tuple[int, int]]:
         """(offset, bytes) of a block in the file, for each band that is read; nothing where GDAL does not tell."""
-        dataset = self._dataset()
         name = f"{block.col_off // block.width}_{block.row_off // block.height}"
         found = set()
-        for index in (index for _, indexes in self._runs for index in indexes):
-            offset, size = (
-                dataset.get_tag_item(f"BLOCK_{what}_{name}", "TIFF", bidx=index) for what in ("OFFSET", "SIZE")
-            )
-            if offset and size:
-                found.add((int(offset), int(size)))
+        with self._dataset() as dataset:
+            for index in (index for _, indexes in self._runs for index in indexes):
+                offset, size = (
+                    dataset.get_tag_item(f"BLOCK_{what}_{name}", "TIFF", bidx=index) for what in ("OFFSET", "SIZE")
+                )
+                if offset and size:
+                    found.add((int(offset), int(size)))
         return found
 
     def _bad_block(self, block: Window, rows: int, cols: int, error: RasterioError) -> None:

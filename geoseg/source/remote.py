@@ -13,17 +13,28 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from http.client import HTTPException, HTTPMessage
-from typing import Any, TypeVar
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 from rasterio.errors import RasterioError
 
 from geoseg.errors import SourceError
+from geoseg.source.answers import (
+    CONNECT_SECONDS,
+    STALL_BYTES,
+    STALL_SECONDS,
+    TRANSIENT,
+    Answer,
+    BusyError,
+    RefusedError,
+    refusal,
+    whole_size,
+)
 from geoseg.source.location import Location
+from geoseg.source.s3 import ask_s3, gdal_session, s3_options
 
 __all__ = ["Answer", "RefusedError", "ask", "condition", "fetch", "gdal_options", "gdal_session", "patiently"]
 
@@ -31,10 +42,6 @@ T = TypeVar("T")
 
 HEAD_BYTES = 1 << 15
 """Bytes of the first request: the header of most COGs."""
-CONNECT_SECONDS = 8
-STALL_SECONDS = 8
-"""A transfer slower than STALL_BYTES per second for so long is given up."""
-STALL_BYTES = 1000
 TOTAL_SECONDS = 300
 """No single request takes longer, however steadily it trickles."""
 DEADLINE_SECONDS = 25
@@ -42,7 +49,6 @@ DEADLINE_SECONDS = 25
 ATTEMPTS = 4
 BACKOFF_SECONDS = 0.4
 """Before the second attempt; twice as long before each further one."""
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 # Regions of a file are cached by URL for the whole process; NON_CACHED drops them with the handle that read them, so
 # that a handle opened again sees what the server has now.
@@ -64,37 +70,6 @@ _COMMON = {
 }
 
 
-class RefusedError(SourceError):
-    """A server's clear no: asking again will not help."""
-
-
-class _BusyError(Exception):
-    """A server's answer that may be another one in a moment."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason, wait)
-        self.reason, self.wait = reason, wait
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A server's answer to a range request."""
-
-    body: bytes
-    """What was asked for; less at the end of the object."""
-    etag: str
-    """The object's entity tag, quotes included; empty where the server gives none."""
-    modified: str
-    """``Last-Modified`` as the server writes it, or empty."""
-    size: int
-    """Bytes of the whole object."""
-
-    @property
-    def fingerprint(self) -> str:
-        """What changes when the object does."""
-        return f"etag {self.etag}" if self.etag else f"size {self.size}, modified {self.modified or 'unknown'}"
-
-
 def ask(
     location: Location, offset: int = 0, length: int = HEAD_BYTES, *, unsigned: bool = False, attempts: int = ATTEMPTS
 ) -> Answer:
@@ -105,7 +80,7 @@ def ask(
         SourceError: It does not answer, or stays busy.
     """
     if location.kind == "s3":
-        return _persist(location, lambda: _ask_s3(location, offset, length, unsigned=unsigned), attempts)
+        return _persist(location, lambda: ask_s3(location, offset, length, unsigned=unsigned), attempts)
     return _persist(location, lambda: _ask_http(location, offset, length), attempts)
 
 
@@ -130,15 +105,15 @@ def _fetch_http(location: Location, length: int) -> bytes:
     try:
         request = Request(location.href, headers=headers)  # noqa: S310  (parsed: http only)
         with _opener().open(request, timeout=STALL_SECONDS) as reply:
-            body: bytes = reply.read(length)
+            body = _body(reply, length)
             expected = min(int(reply.headers.get("Content-Length", len(body))), length)
     except HTTPError as error:
         error.close()
-        raise _no(location, error.code, str(error.reason), error.headers.get("Retry-After")) from None
+        raise refusal(location, error.code, str(error.reason), error.headers.get("Retry-After")) from None
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise _BusyError(_why(error)) from None
+        raise BusyError(_why(error)) from None
     if len(body) < expected:
-        raise _BusyError(f"{len(body)} of {expected} bytes came")
+        raise BusyError(f"{len(body)} of {expected} bytes came")
     return body
 
 
@@ -146,7 +121,7 @@ def _persist(location: Location, attempt: Callable[[], T], attempts: int) -> T:
     for number, wait in enumerate(_waits(attempts), 1):
         try:
             return attempt()
-        except _BusyError as busy:
+        except BusyError as busy:
             reason, tried = busy.reason, number
             time.sleep(max(wait, busy.wait))
     raise SourceError(f"{location}: {reason} ({tried} attempts); try again later")
@@ -166,50 +141,45 @@ def _ask_http(location: Location, offset: int, length: int) -> Answer:
     try:
         request = Request(location.href, headers={"User-Agent": "geoseg", **headers})  # noqa: S310  (parsed: http only)
         with _opener().open(request, timeout=STALL_SECONDS) as reply:
-            return _answer(location, reply.status, reply.headers, reply.read(length), offset)
+            return _answer(location, reply.status, reply.headers, _body(reply, length), (offset, length))
     except HTTPError as error:
         error.close()
-        raise _no(location, error.code, str(error.reason), error.headers.get("Retry-After")) from None
+        raise refusal(location, error.code, str(error.reason), error.headers.get("Retry-After")) from None
     except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise _BusyError(_why(error)) from None
+        raise BusyError(_why(error)) from None
 
 
-def _answer(location: Location, status: int, headers: HTTPMessage, body: bytes, offset: int) -> Answer:
-    total = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
-    kind = headers.get_content_type()
-    if status != 206 or total is None:
+def _body(reply: HTTPResponse, length: int) -> bytes:
+    """At most `length` bytes; a body that trickles is given up like one that stalls.
+
+    Raises:
+        TimeoutError: It is slower than GDAL would stand, too.
+    """
+    body, seen, since = bytearray(), 0, time.monotonic()
+    while len(body) < length and (piece := reply.read1(length - len(body))):
+        body += piece
+        spent = time.monotonic() - since
+        if spent > STALL_SECONDS:
+            if len(body) - seen < STALL_BYTES * spent:
+                raise TimeoutError
+            seen, since = len(body), time.monotonic()
+    return bytes(body)
+
+
+def _answer(location: Location, status: int, headers: HTTPMessage, body: bytes, wanted: tuple[int, int]) -> Answer:
+    kind, content_range = headers.get_content_type(), headers.get("Content-Range", "")
+    if status != 206 or not content_range:
         if kind == "text/html" or body.lstrip()[:1] == b"<":
             raise RefusedError(f"{location}: the server answers {status} with a page ({kind}), not with a raster")
         raise RefusedError(f"{location}: the server gives no byte ranges (status {status}); download the file first")
-    expected = min(int(headers.get("Content-Length", len(body))), int(total[1]) - offset)
-    if len(body) < expected:
-        raise _BusyError(f"{len(body)} of {expected} bytes came")
-    etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
-    return Answer(body=body, etag=etag, modified=modified, size=int(total[1]))
-
-
-def _no(location: Location, code: int, words: str, wait: str | None = None) -> Exception:
-    """What to raise for a status: busy servers are asked again."""
-    words = words.splitlines()[0] if words else ""
-    if code in TRANSIENT:
-        return _BusyError(f"the server answers {code} {words}", _seconds(wait))
-    if code in {301, 302, 303, 307, 308}:
-        return RefusedError(f"{location}: the server redirects in circles (status {code}); check the URL")
-    if code == 416:
-        return RefusedError(f"{location}: the object is empty, or shorter than its header says (status 416)")
-    hint = {401: "give credentials", 403: "check permissions, or whether a signature ran out", 404: "check the URL"}
-    return RefusedError(f"{location}: the server answers {code} {words}; {hint.get(code, 'check the URL')}")
-
-
-def _seconds(wait: str | None) -> float:
-    """What ``Retry-After`` asks for, 10 s at most; 0 where it names a date, or nothing."""
-    return min(float(wait), 10.0) if wait is not None and wait.strip().isdigit() else 0.0
+    size = whole_size(location, content_range, body, wanted)
+    return Answer(body=body, etag=headers.get("ETag", ""), modified=headers.get("Last-Modified", ""), size=size)
 
 
 def _why(error: Exception) -> str:
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, TimeoutError):
-        return f"the server sent nothing for {STALL_SECONDS} s"
+        return f"the server stalled for {STALL_SECONDS} s"
     return f"no connection ({str(reason).splitlines()[0] if str(reason) else type(reason).__name__})"
 
 
@@ -227,72 +197,17 @@ def _own_headers() -> dict[str, str]:
     return {name.strip(): value.strip().strip('"') for name, colon, value in pairs if colon}
 
 
-def _ask_s3(location: Location, offset: int, length: int, *, unsigned: bool) -> Answer:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, key = location.bucket_key
-    payer = {"RequestPayer": "requester"} if os.environ.get("AWS_REQUEST_PAYER") else {}
-    try:
-        client = _s3_client(unsigned=unsigned, endpoint=_s3_endpoint())
-        reply = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{offset + length - 1}", **payer)
-        body = reply["Body"].read()
-    except ClientError as error:
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        raise _no(location, status, str(error.response.get("Error", {}).get("Message", ""))) from None
-    except BotoCoreError as error:
-        text = str(error).splitlines()[0]
-        if "credentials" in text.lower():
-            raise RefusedError(f"{location}: {text}; set AWS credentials, or --aws-no-sign-request") from None
-        raise _BusyError(text) from None
-    size = int(reply["ContentRange"].rpartition("/")[2])
-    return Answer(body=body, etag=reply.get("ETag", ""), modified=str(reply.get("LastModified", "")), size=size)
-
-
-def _s3_endpoint() -> str | None:
-    """The endpoint that the environment names, in GDAL's or in AWS's way, as a URL."""
-    named = os.environ.get("AWS_S3_ENDPOINT")
-    if not named:
-        return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-    if "://" in named:
-        return named
-    secure = os.environ.get("AWS_HTTPS", "YES").upper() not in {"NO", "FALSE", "OFF"}
-    return f"{'https' if secure else 'http'}://{named}"
-
-
-@lru_cache(maxsize=1)
-def _aws_session() -> Any:
-    import boto3
-
-    return boto3.Session(region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None)
-
-
-@lru_cache(maxsize=4)
-def _s3_client(*, unsigned: bool, endpoint: str | None) -> Any:
-    from botocore import UNSIGNED
-    from botocore.config import Config
-
-    addressing = "path" if endpoint else "auto"
-    config = Config(
-        connect_timeout=CONNECT_SECONDS,
-        read_timeout=STALL_SECONDS,
-        retries={"total_max_attempts": 2, "mode": "standard"},
-        s3={"addressing_style": addressing},
-        **({"signature_version": UNSIGNED} if unsigned else {}),
-    )
-    return _aws_session().client("s3", endpoint_url=endpoint, config=config)
-
-
 def gdal_options(location: Location, conditions: Mapping[str, str]) -> dict[str, str]:
     """GDAL's configuration for reading an object, with the headers `conditions` on every request."""
     if location.kind == "path":
         return {}
     options = dict(_COMMON)
-    if "?" in location.href:
+    if location.ticket:
         options["CPL_VSIL_CURL_USE_HEAD"] = "NO"  # a signature is good for GET only
     headers = {**_own_headers(), **conditions}
     # Quotes within a value are kept only where the whole pair is quoted and they are escaped.
     options["GDAL_HTTP_HEADERS"] = ",".join('"' + f"{k}: {v}".replace('"', '\\"') + '"' for k, v in headers.items())
-    return options | (_s3_options() if location.kind == "s3" else {})
+    return options | (s3_options() if location.kind == "s3" else {})
 
 
 def condition(fingerprint: str) -> dict[str, str]:
@@ -301,24 +216,6 @@ def condition(fingerprint: str) -> dict[str, str]:
     if kind == "etag" and not value.startswith("W/"):
         return {"If-Match": value}
     return {}
-
-
-def _s3_options() -> dict[str, str]:
-    endpoint = _s3_endpoint()
-    if endpoint is None:
-        return {}
-    scheme, _, host = endpoint.rstrip("/").partition("://")
-    return {"AWS_S3_ENDPOINT": host, "AWS_HTTPS": "NO" if scheme == "http" else "YES", "AWS_VIRTUAL_HOSTING": "FALSE"}
-
-
-def gdal_session(location: Location, *, unsigned: bool) -> Any:
-    """Who GDAL is to S3: whom boto3 finds (profiles, single sign-on, roles); nobody elsewhere."""
-    from rasterio.session import AWSSession, DummySession
-
-    if location.kind != "s3":
-        return DummySession()
-    payer = bool(os.environ.get("AWS_REQUEST_PAYER"))
-    return AWSSession(_aws_session(), aws_unsigned=unsigned, requester_pays=payer)
 
 
 def patiently(read: Callable[[], T], recover: Callable[[], None]) -> T:

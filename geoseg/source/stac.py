@@ -7,7 +7,6 @@ user typed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,13 +16,12 @@ from urllib.parse import urljoin, urlsplit
 import pystac
 
 from geoseg.errors import BandError, SourceError
-from geoseg.source import remote
 from geoseg.source.bands import platform_bands
-from geoseg.source.location import Location, parse_location, regular_file
+from geoseg.source.document import read_document
+from geoseg.source.location import Location, parse_location
 
-__all__ = ["Item", "ItemBand", "read_item"]
+__all__ = ["Item", "ItemBand", "parse_item", "read_item"]
 
-_MAX_BYTES = 64 * 2**20
 _TIFF, _UNTOLD, _JP2 = 0, 1, 2
 _NO_PIXELS = frozenset({"thumbnail", "overview", "metadata", "mlm:model", "mlm:source_code"})
 _PICTURES = frozenset({"visual", "tci", "preview", "true_color"})
@@ -31,6 +29,8 @@ _RED_EDGES = {"rededge071": 0.705, "rededge075": 0.740, "rededge078": 0.783}
 """Micrometres; catalogues that call all three just ``rededge`` tell them apart by wavelength."""
 _OFFSET_APPLIED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 """Where these are true, the offset that the bands still declare is in the pixels already."""
+_ONE_ITEM = "give one item (type Feature, with assets)"
+_ADVICE = dict.fromkeys(("Catalog", "Collection", "FeatureCollection"), "--items reads all items of it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,10 +151,18 @@ def read_item(location: Location, *, unsigned: bool = False) -> Item:
     Raises:
         SourceError: It cannot be fetched, is no JSON, or no STAC item.
     """
-    document = _document(location, unsigned=unsigned)
+    return parse_item(read_document(location, unsigned=unsigned), location)
+
+
+def parse_item(document: Any, location: Location) -> Item:
+    """The STAC item that `document` holds, whose relative hrefs count from `location`.
+
+    Raises:
+        SourceError: It is no STAC item.
+    """
     kind = document.get("type") if isinstance(document, dict) else type(document).__name__
     if kind != "Feature" or "assets" not in document:
-        raise SourceError(f"{location}: is no STAC item but {kind!r}; give one item (type Feature, with assets)")
+        raise SourceError(f"{location}: is no STAC item but {kind!r}; {_ADVICE.get(str(kind), _ONE_ITEM)}")
     try:
         item = pystac.Item.from_dict(document)
         return Item(id=item.id, location=location, datetime=_moment(item), bands=tuple(_item_bands(item)))
@@ -163,19 +171,6 @@ def read_item(location: Location, *, unsigned: bool = False) -> Item:
         raise SourceError(
             f"{location}: a STAC item that cannot be read ({what}); validate it with stac-check"
         ) from error
-
-
-def _document(location: Location, *, unsigned: bool) -> Any:
-    if location.kind == "path":
-        if regular_file(location).st_size > _MAX_BYTES:
-            raise SourceError(f"{location}: too large for a STAC item; at most {_MAX_BYTES >> 20} MB are read")
-        text = location.path.read_bytes()
-    else:
-        text = remote.fetch(location, _MAX_BYTES, unsigned=unsigned)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{location}: is no JSON ({' '.join(str(error).split())[:100]}); fetch it again") from error
 
 
 def _absolute(item: Location, href: str) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,7 +102,8 @@ class FakePipeline:
         self.opened.append({"location": location, "bands": bands, **options})
         if str(location) in self.before:
             raise self.before[str(location)]
-        return SimpleNamespace(id=self.ids.get(str(location), Path(str(location)).stem), location=location)
+        scene_id = self.ids.get(str(location), Path(str(location)).stem)
+        return SimpleNamespace(id=scene_id, location=location, href=str(location))
 
     def segment(
         self, scene: SimpleNamespace, *, out: Path, on_event: Callable[[Event], None], **options: Any
@@ -113,6 +115,14 @@ class FakePipeline:
         if scene.location in self.after:
             raise self.after[scene.location]
         return finished(out)
+
+    @contextmanager
+    def predicted(
+        self, scene: SimpleNamespace, *, out: Path, on_event: Callable[[Event], None], **options: Any
+    ) -> Iterator[Callable[[], object]]:
+        options.pop("cluster")
+        result = self.segment(scene, out=out, on_event=on_event, **options)
+        yield lambda: result
 
     def plan_segment(
         self, scene: SimpleNamespace, *, out: Path, on_event: Callable[[Event], None], probe: bool, **options: Any
@@ -146,7 +156,10 @@ class FakePipeline:
             exactness="as exact as it gets",
             bytes_to_read=16_000_000,
             bytes_to_write=5_000_000,
+            seam_bytes=3_000_000,
+            worker_memory=400_000_000,
             peak_memory=800_000_000,
+            summary=SimpleNamespace(chunk_tiles=(2, 2)),
             seconds=75.0 if probe else None,
         )
 

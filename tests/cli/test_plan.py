@@ -23,11 +23,11 @@ def test_prints_everything_that_a_person_decides_by(call: Call) -> None:
         "tiles           15 of 512 x 512, overlap 128, blend ramp",
         "forward passes  at most 15, one per tile; tiles without a usable pixel cost none",
         "exactness       as exact as it gets",
-        "chunks          6 of up to 2 x 2 tiles",
+        "chunks          6 of up to 2 x 2 tiles (896 x 896 pixels); 3.0 MB of sums are exchanged",
         "runs on         cpu with torch in fp32; 1 worker x 1 lane x 2 threads, batch 1",
         "to read         16 MB",
         "to write        about 5.0 MB",
-        "peak memory     about 800 MB",
+        "peak memory     about 400 MB per worker, 800 MB in all",
         "time            about 1 min 15 s",
     ):
         assert line in ended.out.splitlines()
@@ -37,7 +37,9 @@ def test_json_is_one_document(call: Call) -> None:
     document = json.loads(call("plan", "a.tif", "--json").out)
     assert document["status"] == "planned"
     assert (document["tiles"], document["chunks"], document["bytes_to_read"]) == (15, 6, 16_000_000)
-    assert (document["peak_memory_bytes"], document["seconds"]) == (800_000_000, 75.0)
+    assert (document["chunk_tiles"], document["seam_bytes"]) == ([2, 2], 3_000_000)
+    assert (document["worker_memory_bytes"], document["peak_memory_bytes"]) == (400_000_000, 800_000_000)
+    assert document["seconds"] == 75.0
     both = json.loads(call("plan", "a.tif", "b.tif", "--json").out)
     assert [plan["input"] for plan in both["plans"]] == ["a.tif", "b.tif"]
 

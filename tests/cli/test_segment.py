@@ -18,6 +18,7 @@ import pytest
 from geoseg.errors import (
     BandError,
     ChunkError,
+    ClusterError,
     ConfigError,
     GeosegError,
     GridError,
@@ -77,7 +78,6 @@ def test_every_option_reaches_the_pipeline(call: Call, fake: FakePipeline, tmp_p
         "resolution": 20.0,
         "crs": "EPSG:32630",
         "chunk": 4096,
-        "workers": 2,
         "probabilities": True,
         "confidence": False,
         "vector": ("fgb", "gpkg"),
@@ -131,6 +131,7 @@ REFUSED = [
     (ConfigError("--out exists"), 2),
     (SinkError("out: read-only"), 2),
     (MissingExtraError("pip install 'geoseg[openvino]'"), 2),
+    (ClusterError("tcp://a:1: it has no worker"), 2),
     (PlanError("200 GB too much: --chunk"), 3),
     (PermissionError(13, "Permission denied", "a.tif"), 2),
     (MemoryError(), 1),
@@ -194,7 +195,12 @@ def test_several_scenes_go_on_after_a_failing_one(call: Call, fake: FakePipeline
     assert ended.code == 1
     assert ended.out.splitlines() == [f"{tmp_path}/maps/a/item.json", f"{tmp_path}/maps/c/item.json"]
     assert ended.error_lines == ["geoseg: error: b.tif: is empty"]
-    assert ended.err.endswith("geoseg: 1 of 3 scenes failed\n")
+    assert ended.err.splitlines()[-4:] == [
+        "geoseg: 3 scenes: 2 done, 1 failed",
+        f"  a.tif  done    {tmp_path}/maps/a",
+        "  b.tif  failed  b.tif: is empty",
+        f"  c.tif  done    {tmp_path}/maps/c",
+    ]
 
 
 def test_several_scenes_are_one_json_document(call: Call, fake: FakePipeline, tmp_path: Path) -> None:
@@ -211,12 +217,16 @@ def test_several_scenes_are_one_json_document(call: Call, fake: FakePipeline, tm
     }
 
 
-def test_scenes_that_would_share_a_folder_are_refused(call: Call, fake: FakePipeline, tmp_path: Path) -> None:
-    ended = call("segment", "x/a.tif", "y/a.tif", "--out", tmp_path / "maps")
-    assert ended.code == 1
-    [line] = ended.error_lines
-    assert line.startswith(f"geoseg: error: y/a.tif: its results would go to {tmp_path}/maps/a, where those of x/a.tif")
-    assert [asked["scene"] for asked in fake.calls] == ["x/a.tif"]
+def test_scenes_of_one_name_have_folders_of_their_own(call: Call, fake: FakePipeline, tmp_path: Path) -> None:
+    call("segment", "x/a.tif", "y/a.tif", "x/a.tif", "z/a.tif", "--out", tmp_path / "maps")
+    folders = {asked["scene"]: asked["out"].name for asked in fake.calls}
+    assert folders == {"x/a.tif": "a", "y/a.tif": "a-2", "z/a.tif": "a-3"}
+    assert len(fake.calls) == 3, "one that is named twice is one scene"
+
+
+def test_a_scene_named_mosaic_leaves_the_mosaic_its_folder(call: Call, fake: FakePipeline, tmp_path: Path) -> None:
+    call("segment", "mosaic.tif", "a.tif", "--out", tmp_path / "maps")
+    assert [asked["out"].name for asked in fake.calls] == ["mosaic-2", "a"]
 
 
 def test_a_stac_items_folder_bears_its_id(call: Call, fake: FakePipeline, tmp_path: Path) -> None:
@@ -227,8 +237,31 @@ def test_a_stac_items_folder_bears_its_id(call: Call, fake: FakePipeline, tmp_pa
 
 def test_the_shared_folder_goes_if_nothing_was_put_into_it(call: Call, fake: FakePipeline, tmp_path: Path) -> None:
     fake.before = {name: SourceError(f"{name}: is empty") for name in ("a.tif", "b.tif")}
-    assert call("segment", "a.tif", "b.tif", "--out", tmp_path / "maps").code == 1
+    assert call("segment", "a.tif", "b.tif", "--out", tmp_path / "maps").code == 2
     assert not (tmp_path / "maps").exists()
+    assert not fake.calls
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [
+        ({"a.tif": SourceError("a"), "b.tif": PlanError("b")}, {}, 2),
+        ({"a.tif": PlanError("a"), "b.tif": PlanError("b")}, {}, 3),
+        ({"a.tif": SourceError("a")}, {"b.tif": ChunkError("b", "b", "rows")}, 1),
+        ({"a.tif": SourceError("a")}, {}, 1),
+        ({}, {}, 0),
+    ],
+)
+def test_the_exit_code_of_several_scenes(
+    before: dict[str, BaseException],
+    after: dict[str, BaseException],
+    code: int,
+    call: Call,
+    fake: FakePipeline,
+    tmp_path: Path,
+) -> None:
+    fake.before, fake.after = before, after
+    assert call("segment", "a.tif", "b.tif", "--out", tmp_path / "maps").code == code
 
 
 def test_the_shared_folder_needs_its_parent(call: Call, tmp_path: Path) -> None:
@@ -285,13 +318,13 @@ WAITING = textwrap.dedent(
     from geoseg.events import StageStarted
     from geoseg.cli import main
 
-    def segment(scene, *, out, on_event, **options):
+    def predicted(scene, *, out, on_event, **options):
         if {began}:
             on_event(StageStarted(stage="predict", total_tiles=9))
         print("ready", flush=True)
         {wait}
 
-    sys.modules["geoseg.pipeline"] = geoseg.pipeline = types.SimpleNamespace(segment=segment)
+    sys.modules["geoseg.pipeline"] = geoseg.pipeline = types.SimpleNamespace(predicted=predicted)
     geoseg.models.read_spec = lambda model: types.SimpleNamespace(bands=())
     geoseg.source.open_scene = lambda location, **options: types.SimpleNamespace(id="a")
     main()

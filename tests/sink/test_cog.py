@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from geoseg.errors import SinkError
 from geoseg.sink import cog
 from geoseg.sink.cog import CogSink
 from geoseg.sink.pyramid import halve_average, halve_mode
+from geoseg.sink.tiff import read_tags
 from geoseg.testing.conformance import SinkConformance
 from geoseg.testing.fakes import geobox_of
 from geoseg.types import Pixels
@@ -35,19 +35,6 @@ from geoseg.window import GeoBox, Window, whole
 
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 5_000_000)
 UTM = "EPSG:32632"
-
-
-class Usage(NamedTuple):
-    """What `shutil.disk_usage` returns."""
-
-    total: int
-    used: int
-    free: int
-
-
-def disk_with(free: int) -> Callable[[object], Usage]:
-    """A stand-in for `shutil.disk_usage`."""
-    return lambda _: Usage(10**9, 10**9 - free, free)
 
 
 def make(directory: Path, geobox: GeoBox, **options: Any) -> CogSink:
@@ -174,17 +161,79 @@ def test_overviews_are_halved_one_from_the_other(tmp_path: Path, resampling: Lit
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_raster_too_wide_for_the_cache_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    geobox, values = GeoBox((700, 1100), NORTH_UP, UTM), patches((count, 700, 1100))
+def test_pieces_of_any_size_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    geobox, values = GeoBox((2100, 5300), NORTH_UP, UTM), patches((count, 2100, 5300))
     contents = []
-    for cache in (cog.CACHE, 1 << 18):
-        monkeypatch.setattr(cog, "CACHE", cache)
-        sink = make(tmp_path, geobox, count=count, names=tuple("abc"[:count]), resampling="average")
-        sink.write(whole(geobox), values)
-        contents.append(sink.close()[0].read_bytes())
-    assert contents[0] == contents[1]
+    for piece in (1, 1 << 20, 1 << 22):
+        monkeypatch.setattr(cog, "_PIECE_BYTES", piece)
+        sink = make(tmp_path, geobox, count=count, names=tuple("abc"[:count]), resampling="average", threads=2)
+        contents.append(sink.pull(lambda window: values[:, *window.slices])[0].read_bytes())
+    assert contents[0] == contents[1] == contents[2]
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_every_pixel_is_pulled_once(tmp_path: Path) -> None:
+    reads: list[Window] = []
+
+    def read(window: Window) -> Pixels:
+        reads.append(window)
+        return np.zeros((1, *window.shape), np.uint8)
+
+    make(tmp_path, GeoBox((2100, 5300), NORTH_UP, UTM)).pull(read)
+    seen = np.zeros((2100, 5300), np.uint8)
+    for window in reads:
+        seen[window.slices] += 1
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("resampling", ["mode", "average"])
+def test_blocks_and_tags_are_those_of_gdals_own_cog_driver(
+    tmp_path: Path, resampling: Literal["mode", "average"]
+) -> None:
+    geobox, labels = GeoBox((1024, 1536), NORTH_UP, UTM), patches((1, 1024, 1536))
+    options = {"colors": {1: "1F78B4"}} if resampling == "mode" else {"scale": 0.004, "offset": 0.0}
+    (path,) = make(tmp_path, geobox, resampling=resampling, **options).pull(lambda window: labels[:, *window.slices])
+    settings = {"mode": {"LEVEL": 6, "PREDICTOR": "NO"}, "average": {"LEVEL": 1, "PREDICTOR": "YES"}}[resampling]
+    theirs = tmp_path / "gdal.tif"
+    with rasterio.Env(GDAL_PAM_ENABLED=False):
+        rasterio.shutil.copy(
+            path, theirs, driver="COG", BLOCKSIZE=512, COMPRESS="DEFLATE", OVERVIEWS="FORCE_USE_EXISTING", **settings
+        )
+    contents = path.read_bytes(), theirs.read_bytes()
+    found, expected = (read_tags(content) for content in contents)
+    assert found.keys() == expected.keys()
+    places = {324, 325}
+    different = {key for key in found if key not in places and bytes(found[key].data) != bytes(expected[key].data)}
+    assert not {key for key in different if found[key].numbers.tolist() != expected[key].numbers.tolist()}
+    blocks = [
+        [content[at : at + size] for at, size in zip(*(tags[key].numbers.tolist() for key in (324, 325)), strict=True)]
+        for content, tags in zip(contents, (found, expected), strict=True)
+    ]
+    assert blocks[0] == blocks[1]
+
+
+def test_a_long_file_is_a_bigtiff_and_the_same_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    geobox, labels = GeoBox((1300, 700), NORTH_UP, UTM), patches((1, 1300, 700))
+    (path,) = make(tmp_path, geobox, colors={0: "0000FF"}).pull(lambda window: labels[:, *window.slices])
+    classic = levels(path)
+    monkeypatch.setattr(cog, "_LONGEST_CLASSIC", 100_000)
+    (path,) = make(tmp_path, geobox, colors={0: "0000FF"}).pull(lambda window: labels[:, *window.slices])
+    assert path.read_bytes()[:4] == b"II\x2b\0"
+    assert cog_validate(path, strict=True) == (True, [], [])
+    for before, after in zip(classic, levels(path), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_what_cannot_be_read_ends_the_file(tmp_path: Path) -> None:
+    def read(window: Window) -> Pixels:
+        if window.col_off:
+            raise SinkError("a part is gone")
+        return np.zeros((1, *window.shape), np.uint8)
+
+    (tmp_path / "out.tif").write_bytes(b"older")
+    with pytest.raises(SinkError, match="a part is gone"):
+        make(tmp_path, GeoBox((600, 9000), NORTH_UP, UTM), threads=2).pull(read)
+    assert_untouched(tmp_path)
 
 
 def test_what_the_file_declares(tmp_path: Path) -> None:
@@ -308,53 +357,58 @@ def filled(directory: Path) -> CogSink:
     return sink
 
 
+def name_of(file: int) -> str:
+    """The name of an open file."""
+    return Path(f"/proc/self/fd/{file}").readlink().name
+
+
 def assert_untouched(directory: Path) -> None:
     assert (directory / "out.tif").read_bytes() == b"older"
     assert not list((directory / "work").iterdir())
 
 
-def test_too_little_space_is_told_before_gdal_meets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sink = filled(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", disk_with(10**6))
-    monkeypatch.setattr(rasterio.shutil, "copy", lambda *_, **__: pytest.fail("GDAL was asked"))
-    with pytest.raises(SinkError, match=r"no space left on .*work: out\.tif needs about 4 MB") as caught:
+@pytest.mark.parametrize("suffix", [".blocks", ".tif"])
+def test_a_full_disk_is_told_with_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    sink, pwrite = filled(tmp_path), os.pwrite
+
+    def on_a_full_disk(file: int, data: bytes, at: int) -> int:
+        if name_of(file).endswith(suffix) and at > 100_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(file, bytes(data[:50_000]), at)  # a disk may take less than it is given
+
+    monkeypatch.setattr(os, "pwrite", on_a_full_disk)
+    with pytest.raises(SinkError, match=r"no space left on .*work: out\.tif needs up to 6 MB") as caught:
         sink.close()
     assert "\n" not in str(caught.value)
+    monkeypatch.undo()
     assert_untouched(tmp_path)
 
 
-def test_scarce_space_is_enough_for_what_compresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    geobox = geobox_of(1200, 1200)
-    sink = make(tmp_path, geobox)
-    sink.write(whole(geobox), np.ones((1, 1200, 1200), np.uint8))
-    monkeypatch.setattr(shutil, "disk_usage", disk_with(10**5))
-    assert (levels(sink.close()[0])[0] == 1).all()
+def test_a_spool_that_was_cut_short_gives_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, copy_out = filled(tmp_path), CogSink._copy_out
 
+    def after_an_accident(self: CogSink, spool: Any, target: Path) -> None:
+        os.truncate(tmp_path / "work" / "out.unfinished.blocks", 1000)
+        copy_out(self, spool, target)
 
-def test_a_file_that_gdal_thinks_whole_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sink, copy = filled(tmp_path), rasterio.shutil.copy
-
-    def on_a_full_disk(source: Path, target: Path, **options: Any) -> None:
-        copy(source, target, **options)
-        with Path(target).open("r+b") as file:  # one page never reached the disk
-            file.seek(800_000)
-            file.write(bytes(4096))
-
-    monkeypatch.setattr(rasterio.shutil, "copy", on_a_full_disk)
-    with pytest.raises(SinkError, match=r"out\.tif cannot be written"):
+    monkeypatch.setattr(CogSink, "_copy_out", after_an_accident)
+    with pytest.raises(SinkError, match=r"out\.tif cannot be written: .* was cut short"):
         sink.close()
     assert_untouched(tmp_path)
 
 
 def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sink, synced = filled(tmp_path), []
+    sink, synced, fsync = filled(tmp_path), [], os.fsync
 
-    def note(path: Path) -> None:
-        synced.append((path, (tmp_path / "out.tif").read_bytes() == b"older"))
+    def note(file: int) -> None:
+        synced.append(
+            (Path(os.readlink(f"/proc/self/fd/{file}")).name, (tmp_path / "out.tif").read_bytes() == b"older")
+        )
+        fsync(file)
 
-    monkeypatch.setattr(cog, "sync", note)
+    monkeypatch.setattr(os, "fsync", note)
     sink.close()
-    assert synced == [(tmp_path / "work" / "out.unfinished.tif", True), (tmp_path, False)]
+    assert synced == [("out.unfinished.tif", True), (tmp_path.name, False)]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
@@ -384,22 +438,20 @@ from affine import Affine
 from geoseg.sink import cog
 from geoseg.sink.cog import CogSink
 from geoseg.window import GeoBox, whole
-side, folder = int(sys.argv[1]), Path(sys.argv[2])
-geobox = GeoBox((side, side), Affine(10, 0, 0, 0, -10, 0), "EPSG:32632")
-patches = np.random.default_rng(0).integers(0, 3, (1, 32, 128)).astype(np.uint8).repeat(16, 1).repeat(16, 2)
+width, folder = int(sys.argv[1]), Path(sys.argv[2])
+geobox = GeoBox((2048, width), Affine(10, 0, 0, 0, -10, 0), "EPSG:32632")
+patches = np.random.default_rng(0).integers(0, 3, (1, 128, 256)).astype(np.uint8).repeat(16, 1).repeat(16, 2)
 sink = CogSink(folder / "out.tif", geobox=geobox, dtype="uint8", nodata=255, workdir=folder, threads=2)
-for piece in whole(geobox).pieces(512, 2048):
-    sink.write(piece, patches[:, : piece.height, : piece.width])
-sink.close()
+sink.pull(lambda window: patches[:, : window.height, : window.width].copy())
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line[:5] == "VmHWM"))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_memory_does_not_grow_with_the_raster(tmp_path: Path) -> None:
-    """A raster 16 times as large, 63 MB more, may cost a few rows of blocks more."""
+    """A raster of 126 MB more may cost a few pieces more."""
     small, large = (
         int(subprocess.run([sys.executable, "-c", _PEAK, side, tmp_path], check=True, capture_output=True).stdout)
-        for side in ("2048", "8192")
+        for side in ("8192", "65536")
     )
     assert large - small < 16 * 1024

@@ -33,21 +33,6 @@ def test_holds_what_an_array_would(written: list[Window], dtype: str, wanted: Wi
         scratch.remove()
 
 
-@pytest.mark.parametrize("multiple", [2, 512])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3000, 2000), (3, 700, 5000), (40, 600, 600)])
-def test_pieces_cover_the_raster_once_and_stay_small(
-    tmp_path: Path, shape: tuple[int, int, int], multiple: int
-) -> None:
-    scratch = Scratch(tmp_path / "raw", shape, "uint8", 0)
-    covered = np.zeros(shape[1:], np.uint8)
-    for piece in scratch.pieces(multiple):
-        assert piece.row_off % multiple == piece.col_off % multiple == 0
-        assert piece.size * shape[0] <= max(1 << 20, shape[0] * multiple**2)
-        covered[piece.slices] += 1
-    assert (covered == 1).all()
-    scratch.remove()
-
-
 def test_all_space_is_claimed_at_once_and_given_back(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path / "raw", (2, 1000, 1500), "uint16", 9)
     assert scratch.path.stat().st_size == 2 * 1000 * 1500 * 2

@@ -24,8 +24,8 @@ from geoseg.scene import Scaling
 from geoseg.source import open_scene
 from geoseg.source.grids import target_grid
 from geoseg.source.raster import RasterSource
+from geoseg.testing.server import range_server
 from geoseg.window import GeoBox, Window, whole
-from tests.servers import range_server
 from tests.source.sources import write_raster
 from tests.source.test_stac import TIFF, item_of
 

@@ -11,7 +11,7 @@ import pytest
 from geoseg.errors import BandError, SourceError
 from geoseg.source.location import parse_location
 from geoseg.source.stac import Item, read_item
-from tests.servers import Fault, range_server
+from geoseg.testing.server import Fault, range_server
 
 TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 
@@ -222,7 +222,7 @@ def test_what_is_no_item_is_refused_in_one_line(tmp_path: Path, content: bytes) 
 def test_items_are_fetched_from_servers_without_ranges() -> None:
     document = item_of({"red": {"href": "red.tif", "type": TIFF}})
     with range_server({"/items/a": json.dumps(document).encode()}) as server:
-        server.fault = lambda asked: Fault(status=503) if asked.number == 0 else Fault(no_ranges=True)
+        server.fault = lambda asked: Fault(status=503) if asked.number == 0 else Fault(whole=True)
         item = read_item(parse_location(f"{server.url}/items/a?token=secret"))
         assert str(item.locate(item.find("red"))) == f"{server.url}/items/red.tif"
         assert len(server.asked) == 2
