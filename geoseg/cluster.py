@@ -72,7 +72,7 @@ def _local_client(workers: int) -> Iterator[Any]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any port: the usual one may be taken
             scheduler_kwargs={"dashboard": False},
             memory_limit=0,
             silence_logs=50,
