@@ -13,7 +13,7 @@ from geoseg.testing import SyntheticScene, geobox_of
 from geoseg.types import Pixels
 from geoseg.window import Window, whole
 
-__all__ = ["BANDS", "large_scene"]
+__all__ = ["BANDS", "large_scene", "sparse_scene"]
 
 BANDS = ("blue", "green", "red", "nir")
 BLOCK = 512
@@ -46,6 +46,27 @@ def large_scene(folder: Path, side: int, *, names: tuple[str, ...] = BANDS) -> P
         copy(draft, ready, driver="COG", blocksize=BLOCK, overviews="none", **options)
     draft.unlink()
     return ready.replace(path)
+
+
+def sparse_scene(folder: Path, height: int, width: int, *, names: tuple[str, ...] = BANDS) -> Path:
+    """A tiled GeoTIFF of which only every eighth block, along diagonals, is there; the others are nodata."""
+    path = folder / f"sparse-{height}x{width}x{len(names)}.tif"
+    if path.exists():
+        return path
+    pixels = _piece(BLOCK, names)
+    geobox, draft = geobox_of(height, width), path.with_suffix(".draft.tif")
+    with rasterio.open(
+        draft, "w", driver="GTiff", dtype="uint16", count=len(names), height=height, width=width, nodata=0,
+        crs=str(geobox.crs), transform=geobox.transform, tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
+        compress="deflate", sparse_ok=True, bigtiff="if_safer",
+    ) as raster:  # fmt: skip
+        raster.descriptions = names
+        raster.scales = (1e-4,) * len(names)
+        for window in whole(geobox).pieces(BLOCK, BLOCK):
+            if (window.row_off + window.col_off) // BLOCK % 8 == 0:
+                part = RasterWindow(window.col_off, window.row_off, window.width, window.height)
+                raster.write(pixels[:, : window.height, : window.width], window=part)
+    return draft.replace(path)
 
 
 def _piece(side: int, names: tuple[str, ...]) -> Pixels:
