@@ -37,8 +37,8 @@ def _rise(blend: Blend, tile: int, overlap: int) -> npt.NDArray[np.float64]:
     position = (np.arange(overlap) + 0.5) / max(overlap, 1)
     if blend == "linear":
         rise = position
-    elif blend == "ramp":  # nothing over the outer quarter, a cosine over the middle half
-        rise = 0.5 - 0.5 * np.cos(np.pi * np.clip(2.0 * position - 0.5, 0.0, 1.0))
+    elif blend == "ramp":  # nothing over the outer 3/8, a cosine over the middle quarter
+        rise = 0.5 - 0.5 * np.cos(np.pi * np.clip(4.0 * position - 1.5, 0.0, 1.0))
     elif blend == "crop":
         rise = (position >= 0.5).astype(np.float64)
     elif blend == "gaussian":  # sd tile / 8, as in MONAI's sliding window
@@ -132,7 +132,7 @@ def exactness(blend: Blend, overlap: int, halo: int | None) -> str:
     >>> exactness("crop", 128, 32)
     'exact: the net sees 32 pixels far, crop with overlap 128 covers up to 64'
     """
-    reach = {"crop": overlap // 2, "ramp": overlap // 4}.get(blend, 0)
+    reach = {"crop": overlap // 2, "ramp": 3 * overlap // 8}.get(blend, 0)
     sees, covers = f"the net sees {halo} pixels far", f"{blend} with overlap {overlap} covers up to {reach}"
     if halo is None:
         return f"unknown: the model's card does not say how far the net sees; {covers}"
@@ -142,4 +142,4 @@ def exactness(blend: Blend, overlap: int, halo: int | None) -> str:
         return f"approximate: {sees}, and {blend} mixes in the tiles' rims, where it misses context"
     if reach >= halo:
         return f"exact: {sees}, {covers}"
-    return f"approximate: {sees}, {covers}; exact from overlap {halo * (2 if blend == 'crop' else 4)}"
+    return f"approximate: {sees}, {covers}; exact from overlap {2 * halo if blend == 'crop' else -(-8 * halo // 3)}"

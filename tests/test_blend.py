@@ -43,12 +43,12 @@ def test_tapers_rise_and_keep_full_weight_where_no_neighbour_is(blend: Blend, ti
     assert (middle <= 1).all()
 
 
-def test_ramp_trusts_no_tile_over_the_outer_quarter_of_the_overlap() -> None:
+def test_ramp_trusts_no_tile_over_the_outer_three_eighths_of_the_overlap() -> None:
     weights = axis_weights(Axis(length=1000, tile=64, overlap=16), 1, "ramp")
-    assert (weights[:4] == 0).all()
-    assert (weights[4:12] > 0).all()
-    assert (weights[12:52] == 1).all()
-    assert np.allclose(weights[4:12], 0.5 - 0.5 * np.cos(np.pi * (np.arange(8) + 0.5) / 8), atol=1 / 2048)
+    assert (weights[:6] == 0).all()
+    assert (weights[6:10] > 0).all()
+    assert (weights[10:54] == 1).all()
+    assert np.allclose(weights[6:10], 0.5 - 0.5 * np.cos(np.pi * (np.arange(4) + 0.5) / 4), atol=1 / 2048)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -101,8 +101,8 @@ def test_wrong_number_of_classes_names_both() -> None:
     [
         ("crop", 128, 64, "exact"),
         ("crop", 128, 65, "approximate"),
-        ("ramp", 128, 32, "exact"),
-        ("ramp", 128, 33, "approximate"),
+        ("ramp", 128, 48, "exact"),
+        ("ramp", 128, 49, "approximate"),
         ("linear", 128, 1, "approximate"),
         ("gaussian", 128, 0, "exact"),
         ("ramp", 128, None, "unknown"),
