@@ -41,9 +41,14 @@ def _of_process(bench: Bench) -> Figure:
 
 
 def _of_workers(bench: Bench) -> list[Figure]:
-    """Sparse scenes from 4k to 64k wide: the larger of two workers over that of the narrowest scene, and over the plan."""
+    """Sparse scenes from 4k to 64k wide: the larger of two workers, over the narrowest scene's and over the plan."""
     widths = (1024, 2048, 4096) if bench.quick else (4096, 16384, 65536)
-    options = {"tile": bench.pick(512, 128), "overlap": bench.pick(128, 32), "backend": "torch", "workers": 2}
+    options: dict[str, Any] = {
+        "tile": bench.pick(512, 128),
+        "overlap": bench.pick(128, 32),
+        "backend": "torch",
+        "workers": 2,
+    }
     options |= {"chunk": 768} if bench.quick else {}
     package = pointwise_package(bench.folder("nets"))
     peaks, planned = {}, {}

@@ -55,8 +55,8 @@ def until(condition: Any, seconds: float = START_SECONDS) -> None:
 def scheduler_process(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Any]:
     """A scheduler in a process of its own; yields the process, its file is ``scheduler.json`` in `folder`."""
     file = folder / "scheduler.json"
-    command = (sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0")
-    command += ("--no-dashboard", "--scheduler-file", str(file), *options)
+    dask = (sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0")
+    command = (*dask, "--no-dashboard", "--scheduler-file", str(file), *options)
     with running(*command, log=folder / "scheduler.log", env=env) as process:
         until(lambda: file.exists() or process.poll() is not None)
         yield process

@@ -37,7 +37,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _segment(scene: Path, out: Path | str, **options: Any) -> RunResult:
-    given = {"model": LinearModel(WEIGHTS), "vector": ("geojson",)} | options
+    given: dict[str, Any] = {"model": LinearModel(WEIGHTS), "vector": ("geojson",)} | options
     return segment(scene, out=out, tile=40, overlap=6, chunk=70, **given)
 
 

@@ -29,7 +29,7 @@ from geoseg.workers import Worker
 from tests.clusters import scheduler_process, threads_as_workers, worker_processes
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "pipelines" / "clusters"
-SMALL = {"tile": 64, "chunk": 150, "vector": (), "backend": "torch", "device": "cpu"}
+SMALL: dict[str, Any] = {"tile": 64, "chunk": 150, "vector": (), "backend": "torch", "device": "cpu"}
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,10 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def told(**options: Any) -> Iterator[tuple[Cluster, list[Event]]]:
     with Cluster(ClusterOptions(**options)) as cluster:
         yield cluster, []
+
+
+def unheard(event: Event) -> None:
+    pytest.fail(f"nothing is to be said, not {event}")
 
 
 def digest(out: Path) -> str:
@@ -152,8 +156,8 @@ def test_bad_input_is_refused_before_anything_is_reached(tmp_path: Path, monkeyp
 
 def test_one_process_needs_no_dask() -> None:
     with Cluster() as cluster:
-        cluster.ready(pytest.fail)
-        assert isinstance(cluster.runner(pytest.fail), InlineRunner)
+        cluster.ready(unheard)
+        assert isinstance(cluster.runner(unheard), InlineRunner)
         assert (cluster.size, cluster.memory, cluster.neighbours, cluster.elsewhere) == (1, None, 1, False)
         assert cluster.call(os.getpid) == os.getpid()
 
@@ -166,14 +170,14 @@ def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> No
     with Cluster(ClusterOptions(scheduler="tcp://127.0.0.1:1")) as cluster:
         for _ in range(2):  # the next scene is told at once
             with pytest.raises(ClusterError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers within"):
-                cluster.ready(pytest.fail)
+                cluster.ready(unheard)
 
 
 @pytest.mark.parametrize("address", ["nonsense://a:1", "tls://127.0.0.1:1", "tcp://[:1"])
 def test_an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 0.5)
     with Cluster(ClusterOptions(scheduler=address)) as cluster, pytest.raises(ClusterError) as caught:
-        cluster.ready(pytest.fail)
+        cluster.ready(unheard)
     assert str(caught.value).startswith(f"{address}: no Dask scheduler answers")
     assert "\n" not in str(caught.value)
 
@@ -186,7 +190,7 @@ def test_a_cluster_without_workers_says_how_to_start_some(monkeypatch: pytest.Mo
     monkeypatch.setattr(cluster_module, "STATIC_SECONDS", 0.3)
     with threads_as_workers(0) as empty, Cluster(ClusterOptions(scheduler=empty.scheduler_address)) as cluster:
         with pytest.raises(ClusterError) as caught:
-            cluster.ready(pytest.fail)
+            cluster.ready(unheard)
         place = empty.scheduler_address
     assert str(caught.value) == f"{place}: it has no worker; start some with geoseg worker --scheduler {place}"
 
@@ -198,7 +202,7 @@ def test_workers_that_come_late_are_waited_for(scene: Path, tmp_path: Path) -> N
         Cluster(ClusterOptions(cluster=path, worker_timeout=0.5)) as cluster,
         pytest.raises(ClusterError, match=r"c\.yaml: it has no worker after 0 s; .* or raise --worker-timeout"),
     ):
-        cluster.ready(pytest.fail)
+        cluster.ready(unheard)
     assert plan_segment(scene, cluster=path, **SMALL).workers == 5, "a plan starts nothing"
 
 
@@ -224,7 +228,7 @@ def test_a_gpu_that_nobody_has(two_threads: Callable[..., Cluster], monkeypatch:
     monkeypatch.setattr(cluster_module, "STATIC_SECONDS", 0.3)
     monkeypatch.setattr(workers, "_gpus", lambda: ())
     with pytest.raises(ClusterError, match="none of its 2 workers has a GPU that torch can use; start some with"):
-        two_threads().ready(pytest.fail, "cuda")
+        two_threads().ready(unheard, "cuda")
 
 
 def test_chunks_for_a_gpu_stay_off_workers_without_one(two_threads: Callable[..., Cluster]) -> None:
@@ -266,7 +270,7 @@ def test_workers_that_would_spoil_a_run_are_refused(
 ) -> None:
     monkeypatch.setattr(workers, "_gpus", lambda: ())
     with pytest.raises(ClusterError, match=message):
-        two_threads(**facts).ready(pytest.fail)
+        two_threads(**facts).ready(unheard)
 
 
 def test_what_differs_harmlessly_is_a_warning(two_threads: Callable[..., Cluster]) -> None:
@@ -342,7 +346,7 @@ def test_a_busy_machine_gets_a_second_attempt(monkeypatch: pytest.MonkeyPatch) -
         Cluster(ClusterOptions(workers=2)) as cluster,
         pytest.raises(ClusterError, match=r"2 processes on this machine did not start \(Nanny failed to start\.\)"),
     ):
-        cluster.runner(pytest.fail)
+        cluster.runner(unheard)
     assert attempts == ["failed", "failed"]
 
 
@@ -453,7 +457,7 @@ def test_a_described_cluster_speaks_tls(scene: Path, certificate: Path, tmp_path
         (ready,) = [event for event in events if isinstance(event, ClusterReady)]
         assert ready.address.startswith("tls://127.0.0.1:")
         with Cluster(ClusterOptions(scheduler=ready.address)) as stranger, pytest.raises(ClusterError, match="tls://"):
-            stranger.ready(pytest.fail)  # without a certificate
+            stranger.ready(unheard)  # without a certificate
     segment(scene, out=tmp_path / "here", **SMALL)
     assert digest(tmp_path / "out") == digest(tmp_path / "here")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -146,7 +147,7 @@ class Told:
 # --- templates ---
 
 
-def jobqueue(
+def jobqueue(  # type: ignore[no-untyped-def]
     # dask_jobqueue 0.9: JobQueueCluster, Job and SLURMJob, which take each other's rest
     *, n_workers=0, job_cls=None, loop=None, security=None, shared_temp_directory=None, silence_logs="error", name=None,
     asynchronous=False, dashboard_address=None, host=None, scheduler_options=None, interface=None, protocol=None,
@@ -154,29 +155,29 @@ def jobqueue(
     worker_command=None, worker_extra_args=None, job_extra_directives=None, job_script_prologue=None,
     job_directives_skip=None, log_directory=None, shebang=None, python=None, job_name=None, queue=None, account=None,
     walltime=None, job_cpu=None, job_mem=None,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Signature."""
 
 
-def kubernetes(
+def kubernetes(  # type: ignore[no-untyped-def]
     # dask_kubernetes 2026.3: operator.KubeCluster
     *, name=None, namespace=None, image=None, n_workers=None, resources=None, env=None, worker_command=None,
     port_forward_cluster_ip=None, create_mode=None, shutdown_on_close=None, idle_timeout=None, resource_timeout=None,
     scheduler_service_type=None, custom_cluster_spec=None, scheduler_forward_port=None, jupyter=False, loop=None,
     asynchronous=False, quiet=False,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Signature."""
 
 
-def gateway(
+def gateway(  # type: ignore[no-untyped-def]
     # dask_gateway 2026.3: GatewayCluster; the rest are options of the gateway
     address=None, proxy_address=None, public_address=None, auth=None, cluster_options=None, shutdown_on_close=True,
     asynchronous=False, loop=None, **kwargs,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Signature."""
 
 
-SIGNATURES = {
+SIGNATURES: dict[str, Callable[..., None]] = {
     "dask_jobqueue.SLURMCluster": jobqueue,
     "dask_kubernetes.operator.KubeCluster": kubernetes,
     "dask_gateway.GatewayCluster": gateway,

@@ -1,4 +1,4 @@
-"""Memory does not know how large a scene is, how wide, or how many chunks it has; and a plan says how much it will be."""
+"""Memory does not know how large or wide a scene is, or how many chunks it has; a plan says how much it will be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ import geoseg
 from geoseg.pipeline import plan_segment
 from geoseg.testing import LinearModel
 scene, out, options = sys.argv[1:]
-options = {"model": LinearModel([[8.0, 0, 0, 0], [0, 9.0, 0, -3.0], [0, 0, 4.0, 3.0]]), "vector": (), **json.loads(options)}
+model = LinearModel([[8.0, 0, 0, 0], [0, 9.0, 0, -3.0], [0, 0, 4.0, 3.0]])
+options = {"model": model, "vector": (), **json.loads(options)}
 plan = plan_segment(scene, **options)
 result = geoseg.segment(scene, out=out, **options)
 line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))

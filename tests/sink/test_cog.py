@@ -401,9 +401,8 @@ def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypa
     sink, synced, fsync = filled(tmp_path), [], os.fsync
 
     def note(file: int) -> None:
-        synced.append(
-            (Path(os.readlink(f"/proc/self/fd/{file}")).name, (tmp_path / "out.tif").read_bytes() == b"older")
-        )
+        name = Path(f"/proc/self/fd/{file}").readlink().name
+        synced.append((name, (tmp_path / "out.tif").read_bytes() == b"older"))
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", note)

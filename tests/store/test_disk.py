@@ -28,9 +28,13 @@ def test_a_file_appears_at_the_end_and_under_its_own_name_only(tmp_path: Path) -
 
 
 def test_a_file_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), durable(tmp_path / "a") as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+    def fail() -> None:
+        with durable(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not list(tmp_path.iterdir())
 
 
@@ -62,9 +66,14 @@ def test_what_went_wrong_is_one_line(tmp_path: Path, number: int, says: str) -> 
 def test_a_real_full_disk_is_told(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    with pytest.raises(SinkError, match="no space left"), durable(tmp_path / "a") as temporary:
-        temporary.symlink_to("/dev/full")
-        temporary.write_text("x")
+
+    def fill() -> None:
+        with durable(tmp_path / "a") as temporary:
+            temporary.symlink_to("/dev/full")
+            temporary.write_text("x")
+
+    with pytest.raises(SinkError, match="no space left"):
+        fill()
     assert not list(tmp_path.iterdir())
 
 

@@ -147,7 +147,7 @@ class _Refusing(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _refuse
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _refuse  # noqa: N815 - http.server's names
 
     def log_message(self, *_: Any) -> None:
         """Keeps quiet."""
