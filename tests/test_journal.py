@@ -95,9 +95,15 @@ def test_parts_are_compared_once_and_accepting_one_costs_its_own_files(
     out: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _begun(out, "a", "b")
-    directory, compared = RunDirectory(out), []
+    directory = RunDirectory(out)
+    compared: list[str] = []
     compare = RunDirectory._facts
-    monkeypatch.setattr(RunDirectory, "_facts", lambda self, name: (compared.append(name), compare(self, name))[1])
+
+    def note(self: RunDirectory, name: str) -> Any:
+        compared.append(name)
+        return compare(self, name)
+
+    monkeypatch.setattr(RunDirectory, "_facts", note)
     with directory.locked():
         assert set(directory.finished()) == {"a", "b"}
         monkeypatch.setattr(RunDirectory, "lines", lambda self: pytest.fail("the journal is read once"))

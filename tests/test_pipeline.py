@@ -108,7 +108,7 @@ def test_every_pixel_equals_the_closed_form(
 
 def test_the_directory_holds_what_the_contract_names(scene: Path, tmp_path: Path) -> None:
     result = segment(scene, tmp_path / "out", probabilities=True)
-    names = {path.name for path in result.out.iterdir()}
+    names = {path.name for path in Path(result.out).iterdir()}
     assert names == EVERYTHING_BUT_TIMES | {
         ".run",
         "labels.tif.aux.xml",
@@ -118,21 +118,21 @@ def test_the_directory_holds_what_the_contract_names(scene: Path, tmp_path: Path
         "run.json",
     }
     for raster in ("labels", "confidence", "probabilities"):
-        valid, errors, warnings = cog_validate(result.out / f"{raster}.tif", strict=True)
+        valid, errors, warnings = cog_validate(Path(result.out) / f"{raster}.tif", strict=True)
         assert (valid, errors, warnings) == (True, [], [])
-    report = json.loads(result.report.read_text())
+    report = json.loads(Path(result.report).read_text())
     assert report["counts"]["forward_passes"] == report["counts"]["tiles"] - report["counts"]["skipped_tiles"]
     assert set(report["timings"]) >= {"seconds", "read", "wait", "compute", "write"}
-    item = json.loads(result.item.read_text())
+    item = json.loads(Path(result.item).read_text())
     assert item["properties"]["datetime"] == "2025-06-01T10:20:30Z"
     assert item["properties"]["geoseg:datetime_source"] == "tiff"
-    assert not (result.out / ".run" / "parts").exists()
+    assert not (Path(result.out) / ".run" / "parts").exists()
 
 
 def test_the_same_bytes_again(scene: Path, tmp_path: Path) -> None:
     runs = [segment(scene, tmp_path / "one"), segment(scene, tmp_path / "two", chunk=64)]
     for name in EVERYTHING_BUT_TIMES | {"item.json"}:
-        first, second = (hashlib.sha256((run.out / name).read_bytes()).hexdigest() for run in runs)
+        first, second = (hashlib.sha256((Path(run.out) / name).read_bytes()).hexdigest() for run in runs)
         assert first == second, name
 
 
@@ -143,7 +143,7 @@ def test_polygons_tile_the_valid_area_without_cuts(scene: Path, tmp_path: Path) 
     result = segment(scene, tmp_path / "out", tile=32, chunk=40)
     with rasterio.open(result.labels) as file:
         labels, transform = file.read(1), file.transform
-    frame = geopandas.read_parquet(next(path for path in result.polygons if path.suffix == ".parquet"))
+    frame = geopandas.read_parquet(next(path for path in map(Path, result.polygons) if path.suffix == ".parquet"))
     oracle = [value for _, value in shapes(labels, labels != 255, connectivity=4, transform=transform)]
     assert len(frame) == len(oracle)
     assert frame.area.sum() == pytest.approx((labels != 255).sum() * 100)
