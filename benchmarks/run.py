@@ -18,7 +18,10 @@ from benchmarks.measure import Bench, Figure
 
 __all__ = ["NAMES", "main", "table"]
 
-NAMES = ("engine", "assembly", "peers", "settings", "runtimes", "memory", "seams", "gpu")
+NAMES = (
+    "engine", "scaling", "scheduling", "assembly", "simulation", "kills",
+    "peers", "settings", "runtimes", "memory", "seams", "gpu",
+)  # fmt: skip
 LIBRARIES = ("geoseg", "torch", "onnxruntime", "openvino", "rasterio", "dask", "torchgeo", "monai")
 
 

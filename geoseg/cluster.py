@@ -155,7 +155,7 @@ class Cluster:
         if self._client is None:
             self._client = self._stack.enter_context(_own_processes(options.workers or 1, dashboard=options.dashboard))
             self._announce(on_event, self.size)
-        self._hand_over(on_event)
+        self.hand_over(on_event)
         if self._grows is not None:
             self._grows()
             self._grows = None
@@ -199,7 +199,7 @@ class Cluster:
             return
         from geoseg.workers import blind_workers, several, strangers
 
-        self._hand_over(on_event)
+        self.hand_over(on_event)
         addresses = self._placement.get("workers") or list(self._client.scheduler_info(n_workers=-1)["workers"])
         if blind := blind_workers(self._client, addresses, source.identity):
             raise ClusterError(
@@ -287,7 +287,7 @@ class Cluster:
         page = (self._client.dashboard_link or None) if has_page else None
         on_event(ClusterReady(address=self._client.scheduler.address, workers=workers, dashboard=page))
 
-    def _hand_over(self, on_event: OnEvent) -> None:
+    def hand_over(self, on_event: OnEvent) -> None:
         """Gives every worker what it needs to read the inputs: over its connection, beside the task graph."""
         held = Credentials.held()
         if held == self._handed or not (held.environment or held.queries):

@@ -22,7 +22,7 @@ from geoseg.errors import ChunkError, GeosegError
 from geoseg.exchange import Shared
 from geoseg.grid import Chunk
 from geoseg.journal import Record
-from geoseg.memory import give_back
+from geoseg.memory import cache_bytes, give_back
 from geoseg.plan import RunPlan
 from geoseg.protocols import Model, Source, Wanted
 from geoseg.sink.parts import PartWriter, load_arrays, save_arrays
@@ -75,7 +75,8 @@ class ChunkJob:
         began = time.perf_counter()
         facts, plan, core = self.facts.value, self.facts.value.plan, self.chunk.core
         give_back()
-        limit_cache(_cache_bytes(facts.source, self.chunk))
+        stored = sum(np.dtype(band.dtype).itemsize for band in facts.source.bands)
+        limit_cache(cache_bytes(facts.source.block, self.chunk.extent.width, plan.grid.width, stored))
         writer = PartWriter(facts.parts, self.name, core, _bands(plan.layers)) if core else None
         try:
             shared, counts = stream_chunk(
@@ -147,13 +148,6 @@ class SeamJob:
         if on_row:
             on_row(0, pixels)
         return _record("seam", self.name, files, began, {"pixels": pixels})
-
-
-def _cache_bytes(source: Source, chunk: Chunk) -> int:
-    """Two rows of the source's blocks, as wide as the chunk reads; and as much again for bands stored interleaved."""
-    rows, cols = source.block
-    per_pixel = sum(np.dtype(band.dtype).itemsize for band in source.bands)
-    return 2 * 2 * rows * (chunk.extent.width + 2 * cols) * per_pixel
 
 
 def _record(kind: str, name: str, files: dict[str, Any], began: float, counts: dict[str, Any]) -> Record:

@@ -1,17 +1,34 @@
-"""Keeping a process as small as what it works on: glibc gives freed memory back to the system only when asked to."""
+"""Keeping a process as small as what it works on: caches as large as they need to be, freed memory given back."""
 
 from __future__ import annotations
 
 import ctypes
 from contextlib import suppress
 
-__all__ = ["give_back"]
+__all__ = ["cache_bytes", "give_back"]
 
 _ARENA_MAX = -8  # glibc's number for the parameter
 
 
+def cache_bytes(block: tuple[int, int], width: int, scene_width: int, per_pixel: int) -> int:
+    """Two rows of a source's blocks, as wide as a chunk reads; and as much again for bands stored interleaved.
+
+    Args:
+        block: Rows and columns of a block.
+        width: Columns of the chunk.
+        scene_width: Columns of the scene.
+        per_pixel: Bytes of a pixel in all bands.
+
+    >>> cache_bytes((256, 256), width=1024, scene_width=10_000, per_pixel=8)
+    10485760
+    """
+    rows, cols = block
+    across = min(-(-width // cols) + 1, -(-scene_width // cols))
+    return 2 * 2 * rows * across * cols * per_pixel
+
+
 def give_back() -> None:
-    """Returns freed memory to the system; does nothing where the C library is not glibc.
+    """Returns freed memory to the system, which glibc does only when asked to; does nothing with other C libraries.
 
     Each chunk has threads of its own, and threads get heaps of their own: fragments of those grew by a fifth over 15
     chunks (measured). So threads share one heap from now on, which costs nothing where buffers are few and large.

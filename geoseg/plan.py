@@ -16,6 +16,7 @@ from geoseg.decide import Layers
 from geoseg.errors import GridError, PlanError
 from geoseg.events import Planned
 from geoseg.grid import ChunkGrid, TileGrid
+from geoseg.memory import cache_bytes
 from geoseg.protocols import Source
 from geoseg.scene import Scene
 from geoseg.settings import Settings
@@ -30,9 +31,12 @@ _MAX_CHUNK_SECONDS = 120.0  # what a kill can cost
 _CHUNK_TILES = 128  # at most: the sums that a chunk shares with its neighbours grow with its height
 _USABLE = 0.9  # of a worker's memory: the estimate is one, and Dask begins to spill and pause not far above
 _CHUNKS_PER_WORKER = 4
-_PROCESS_BYTES = 640 << 20  # interpreter, torch, GDAL, Dask; and the caches of GDAL and of the C library
+_PROCESS_BYTES = 768 << 20  # interpreter, torch with CUDA, numba and its compiler, GDAL, Dask; and making the outputs
 _TILE_BYTES_PER_CHANNEL_PIXEL = 256  # what nets of common size hold per pixel of a tile in flight, where not probed
 _ROWS_HELD = 3  # tile rows whose sums or channels are alive at once
+_DECIDED = 16  # bytes per pixel: a maximum and where it lies, its quotient, and the bytes that are written
+_LANE_COPIES = 4  # of what goes into the net and comes out of it
+_HELD_BACK = 1.35  # measured: of buffers of such different sizes the C library keeps up to a third more than is in use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +192,7 @@ def plan_run(
     extent = whole(scene.geobox)
     grid = TileGrid(height=extent.height, width=extent.width, tile=tile, overlap=overlap)
     crop = extent if crop is None else crop
-    need = _MemoryNeed.of(scene, spec, grid, settings, cost)
+    need = _MemoryNeed.of(scene, spec, grid, settings, layers, cost)
     timed = cost.seconds_per_tile if cost else seconds_per_tile
     layout = layout_from(pinned) or (
         _asked(chunk, grid)
@@ -246,8 +250,8 @@ def _layout(
     most = min(_CHUNK_TILES, int(_MAX_CHUNK_SECONDS / seconds_per_tile) if seconds_per_tile else _CHUNK_TILES)
     widest = min(cols, max(1, int(_MAX_CHUNK_WIDTH / need.weight) // grid.stride))
 
-    def judged(width: int) -> tuple[bool, bool, int, int, int]:
-        """The tallest chunks of a width: whether they are too large or too few, what they share, their shape."""
+    def judged(width: int) -> tuple[int, bool, int, int, int]:
+        """The tallest chunks of a width: by how much they are too large, if too few, what they share, their shape."""
         across = -(-cols // width)
         down = -(-wanted // across)
         height = max(1, min(rows, most // width, (rows - 1) // (down - 1) if down > 1 else rows))
@@ -255,7 +259,7 @@ def _layout(
             height -= 1
         down = -(-rows // height)
         seams = (down - 1) * crop.width + (across - 1) * crop.height
-        return need.bytes(height, width) > room, across * down < wanted, seams, height, width
+        return max(0, need.bytes(height, width) - room), across * down < wanted, seams, height, width
 
     height, width = min(judged(width) for width in range(1, widest + 1))[-2:]
     return -(-rows // -(-rows // height)), -(-cols // -(-cols // width))
@@ -280,10 +284,14 @@ class _MemoryNeed:
     """What a worker's resident size is made of."""
 
     grid: TileGrid
+    block: tuple[int, int]
+    """Rows and columns of the source's blocks."""
     stored: int
-    """Bytes of a pixel as it was read, with its validity."""
+    """Bytes of a pixel as it was read."""
     channels: int
     classes: int
+    decided: int
+    """Bytes of a pixel while it is decided."""
     in_flight: int
     """Pixels of the tiles that the net sees at once."""
     net: int
@@ -291,14 +299,23 @@ class _MemoryNeed:
 
     @classmethod
     def of(
-        cls, scene: Scene[Source], spec: ModelSpec, grid: TileGrid, settings: Settings, cost: ProbedCost | None
+        cls,
+        scene: Scene[Source],
+        spec: ModelSpec,
+        grid: TileGrid,
+        settings: Settings,
+        layers: Layers,
+        cost: ProbedCost | None,
     ) -> Self:
         in_flight = settings.lanes * settings.batch * grid.tile**2
+        classes = len(spec.classes)
         return cls(
             grid=grid,
-            stored=sum(np.dtype(band.dtype).itemsize for band in scene.bands) + 2,
+            block=scene.source.block,
+            stored=sum(np.dtype(band.dtype).itemsize for band in scene.bands),
             channels=len(spec.channels),
-            classes=len(spec.classes),
+            classes=classes,
+            decided=_DECIDED + (5 * classes if layers.probabilities else 0),
             in_flight=in_flight,
             net=in_flight * 4 * _TILE_BYTES_PER_CHANNEL_PIXEL if cost is None else cost.net_bytes,
         )
@@ -312,9 +329,11 @@ class _MemoryNeed:
         """Resident bytes while a chunk of so many tiles is worked on; `alone`: it shares nothing with others."""
         height, width = (number * self.grid.stride + self.grid.overlap for number in (rows, cols))
         depth = self.channels + self.classes
-        band = self.grid.tile * width * (_ROWS_HELD * 4 * depth + 4 * self.stored)
+        band = self.grid.tile * width * (_ROWS_HELD * 4 * depth + 4 * (self.stored + 2) + self.decided)
         shared = 0 if alone else 2 * (height + width) * self.grid.overlap * (4 * self.classes + 1)
-        return _PROCESS_BYTES + band + shared + self.net + self.in_flight * 4 * 4 * depth
+        lanes = self.in_flight * 4 * _LANE_COPIES * depth
+        buffers = band + shared + lanes + cache_bytes(self.block, width, self.grid.width, self.stored)
+        return _PROCESS_BYTES + self.net + int(_HELD_BACK * buffers)
 
 
 def check_fits(plan: RunPlan, out: Path, done: float = 0.0) -> None:

@@ -149,6 +149,14 @@ class LocalProcesses(SpecCluster):
             silence_logs=_SILENT,
         )
 
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        """Notes who comes and goes, and leaves it to the nanny to start a worker that died anew.
+
+        `SpecCluster` looks 15 s after a death whether the worker has come back, and ends its nanny if it has not: also
+        where it had come back, and has just died again.
+        """
+        super(SpecCluster, self)._update_worker_status(op, msg)  # type: ignore[no-untyped-call]
+
 
 async def serve(
     address: str,

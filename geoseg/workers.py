@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from geoseg import __version__
 from geoseg.errors import ClusterError
 from geoseg.source.credentials import Credentials
-from geoseg.source.location import parse_location, regular_file
+from geoseg.source.location import Location, regular_file
 from geoseg.source.remote import ask
 from geoseg.store import Store
 
@@ -242,13 +242,12 @@ def blind_workers(client: Any, workers: Iterable[str], look: Callable[[], Mappin
     return blind
 
 
-def marks_of(place: str) -> dict[str, str]:
+def marks_of(location: Location) -> dict[str, str]:
     """What identifies the file or object at a place.
 
     Raises:
         SourceError: It cannot be read.
     """
-    location = parse_location(place)
     if location.kind != "path":
         return {str(location): ask(location).fingerprint}
     status = regular_file(location)

@@ -97,7 +97,9 @@ class EmptyCluster(SpecCluster):
     def __init__(self, *, n_workers: int = 0, security: Any = None) -> None:
         self.asked = n_workers
         options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-        super().__init__(scheduler={"cls": Scheduler, "options": options}, security=security, silence_logs=100)
+        super().__init__(  # type: ignore[no-untyped-call]
+            scheduler={"cls": Scheduler, "options": options}, security=security, silence_logs=100
+        )
 
     def scale(self, n: int = 0, memory: Any = None, cores: Any = None) -> None:  # noqa: ARG002 - Dask's signature
         """Asks, in vain."""

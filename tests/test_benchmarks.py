@@ -17,9 +17,9 @@ from rio_cogeo.cogeo import cog_validate
 from torch import Tensor, nn
 
 import geoseg
-from benchmarks import engine, gpu, nets, peers, run, seams
+from benchmarks import engine, gpu, nets, peers, run, scheduling, seams
 from benchmarks.floor import floor_seconds
-from benchmarks.measure import Figure, StageClock, interleaved
+from benchmarks.measure import Bench, Figure, StageClock, interleaved
 from benchmarks.scene import large_scene
 from geoseg.events import ChunkDone, StageStarted
 from geoseg.grid import TileGrid
@@ -207,3 +207,11 @@ def test_every_benchmark_runs_at_its_quick_size(name: str, folder: Path) -> None
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert name == "gpu" or f"## {name}" in done.stdout
+
+
+def test_jobs_without_work_take_the_way_of_all_jobs(tmp_path: Path) -> None:
+    plan = scheduling.idle_plan(2000, tile=128, overlap=32, chunk=384)
+    watch = scheduling.run_idle(Bench(place=tmp_path), plan)
+    assert watch.finished == len(plan.chunks) + sum(bool(chunk.seam) for chunk in plan.chunks)
+    assert watch.most_in_flight <= 2 * (1 + 2), "one at work and two that wait on each worker"
+    assert watch.job_bytes < 1000

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -325,6 +326,14 @@ def test_the_options_page_lists_every_option() -> None:
     listed = [flag for row in rows for flag in re.findall(r"--([a-z-]+)", row)]
     options = {key_of(name, field).replace("_", "-") for name, field in RunConfig.model_fields.items()}
     assert sorted(listed) == sorted(options - {"inputs"})
+
+
+def test_the_page_on_layers_is_the_contract() -> None:
+    contract = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    layers = [set(re.split(r"\s*[:|]\s*", layer)) for layer in contract["layers"]]
+    page = (CHECKOUT / "docs" / "explain" / "layers.md").read_text()
+    cells = [line.split("|")[2] for line in page.splitlines() if line.startswith("| ") and "`" in line]
+    assert [set(re.findall(r"`(\w+)`", step)) for cell in cells for step in cell.split(";")] == layers
 
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)|<img src=\"([^\"]+)\"")

@@ -194,7 +194,7 @@ def test_publishing_gives_final_names_and_removes_what_the_new_run_does_not_make
     directory = _begun(out, "a")
     directory.store.put("probabilities.tif", b"of the run before")
     directory.store.put("mine.txt", b"no output of geoseg's")
-    assert not directory.is_finished
+    assert not RunDirectory(out).is_finished
     with directory.locked():
         published = directory.publish(_staged(directory, "run.json", "labels.tif"))
     assert [str(place) for place in published] == [f"{out}/labels.tif", f"{out}/run.json"]

@@ -63,7 +63,7 @@ def test_a_slow_net_gets_chunks_of_two_minutes() -> None:
 @pytest.mark.parametrize("shape", [(2000, 100_000), (100_000, 2000), (5000, 5000)])
 @pytest.mark.parametrize("workers", [2, 8, 32])
 def test_every_worker_gets_four_chunks_while_there_are_tiles(shape: tuple[int, int], workers: int) -> None:
-    plan = _plan(*shape, tile=512, overlap=128, workers=workers)
+    plan = _plan(*shape, tile=512, overlap=128, workers=workers, worker_memory=8 << 30)
     assert min(4 * workers, plan.tiles) <= len(plan.chunks) <= max(12 * workers, plan.tiles // 100)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geoseg.pipeline import plan_segment, segment
+from geoseg.pipeline import plan_segment
 from geoseg.testing import LinearModel
+from tests.test_memory import run_apart
 from tests.test_pipeline import WEIGHTS, write_tiff
 
 _ARRAY_HEADER = 600
@@ -34,9 +35,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_plan_is_kept(scene: Path, tmp_path: Path, options: dict[str, int]) -> None:
-    asked = {"model": LinearModel(WEIGHTS), "tile": 64, "overlap": 16, "vector": (), **options}
-    plan = plan_segment(scene, **asked)  # type: ignore[arg-type]
-    segment(scene, out=tmp_path / "out", **asked)  # type: ignore[arg-type]
+    asked = {"tile": 64, "overlap": 16, **options}
+    plan = plan_segment(scene, model=LinearModel(WEIGHTS), vector=(), **asked)
+    run_apart(scene, tmp_path / "out", **asked)
     counts = json.loads((tmp_path / "out" / "run.json").read_text())["counts"]
     assert counts["forward_passes"] == plan.forward_passes == plan.tiles
     assert counts["bytes_read"] == plan.bytes_to_read

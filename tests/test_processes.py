@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 
+import dask
 import psutil
 import pytest
 from distributed import Client
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from geoseg import processes
 from geoseg.errors import ConfigError
 from geoseg.processes import LocalProcesses, processes_of
+from tests.clusters import until
 
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -86,6 +89,19 @@ def _seen() -> dict[str, str]:
 
     names = (*POOLS, "CUDA_VISIBLE_DEVICES")
     return {name: os.environ.get(name, "") for name in names} | {"torch": str(torch.get_num_threads())}
+
+
+def test_a_worker_that_is_missing_when_dask_looks_for_it_comes_back_all_the_same() -> None:
+    settings = {"distributed.deploy.lost-worker-timeout": "10ms", "distributed.worker.daemon": True}
+    with (
+        dask.config.set(settings),
+        LocalProcesses(workers=1, memory_limit=0) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        [before] = client.run(os.getpid).values()
+        os.kill(before, signal.SIGKILL)
+        until(lambda: set(client.run(os.getpid, on_error="ignore").values()) - {before})
+        assert cluster.workers.keys() == {0}, "its nanny was ended, and the new worker with it"
 
 
 def _listening() -> list[str]:

@@ -17,12 +17,13 @@ from typing import Any
 import dask
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from geoseg.errors import ChunkError, ClusterError, ConfigError, GeosegError, SourceError
 from geoseg.events import ChunkRetried, Event, RowDone
 from geoseg.exchange import OnRow, Shared
 from geoseg.journal import Record
+from geoseg.processes import LocalProcesses
 from geoseg.runner import DaskRunner, InlineRunner, Runner
 
 ROWS, TILES, PIXELS = 5, 7, 1000
@@ -79,32 +80,24 @@ class Trial:
 
 
 @contextmanager
-def cluster_of(workers: int, **settings: Any) -> Iterator[tuple[LocalCluster, Client]]:
+def cluster_of(workers: int, **settings: Any) -> Iterator[tuple[LocalProcesses, Client]]:
     """Worker processes with nannies, as `geoseg.cluster` starts them."""
     with (
         dask.config.set({"distributed.worker.daemon": True} | settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-            memory_limit=0,
-            silence_logs=20,
-        ) as cluster,
+        LocalProcesses(workers=workers, memory_limit=0) as cluster,
         Client(cluster) as client,
     ):
         yield cluster, client
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[LocalCluster, Client]]:
+def pair() -> Iterator[tuple[LocalProcesses, Client]]:
     with cluster_of(2) as both:
         yield both
 
 
 @pytest.fixture
-def client(pair: tuple[LocalCluster, Client]) -> Client:
+def client(pair: tuple[LocalProcesses, Client]) -> Client:
     pair[1].wait_for_workers(2, timeout=60)
     return pair[1]
 
@@ -229,6 +222,7 @@ def test_errors_of_geoseg_come_back_as_themselves_and_others_with_their_window(c
         ("geoseg", SourceError, "a.tif: is gone"),
         ("python", ChunkError, "scene: chunk job (window of job) failed on its worker: ZeroDivisionError: one line"),
     ):
+        (tmp_path / trouble).mkdir()
         with closing(DaskRunner(client, lambda event: None)) as runner, pytest.raises(kind) as caught:
             work_through(runner, [Trial(name="job", notes=tmp_path / trouble, trouble=trouble)])
         assert str(caught.value) == text
@@ -292,12 +286,12 @@ def test_what_cannot_travel_is_refused_before_anything_begins(client: Client) ->
 def test_slots_follow_workers_that_come_and_go(tmp_path: Path) -> None:
     with cluster_of(1) as (cluster, client), closing(DaskRunner(client, lambda event: None)) as runner:
         assert runner.slots == 3
-        cluster.scale(2)
+        cluster.scale(2)  # type: ignore[no-untyped-call]
         client.wait_for_workers(2, timeout=60)
         time.sleep(1.1)  # the runner looks once a second
         work_through(runner, [Trial(name="first", notes=tmp_path)])
         assert runner.slots == 6
-        cluster.scale(1)
+        cluster.scale(1)  # type: ignore[no-untyped-call]
         job = Trial(name="second", notes=tmp_path, seconds=0.5)
         work_through(runner, [job])
         assert runner.slots == 3
@@ -309,7 +303,7 @@ def test_workers_that_never_come_back_end_the_run(tmp_path: Path) -> None:
         cluster_of(1) as (cluster, client),
         closing(DaskRunner(client, lambda event: None, worker_timeout=2)) as runner,
     ):
-        cluster.scale(0)
+        cluster.scale(0)  # type: ignore[no-untyped-call]
         with pytest.raises(ClusterError, match="has had no worker for 2 s"):
             work_through(runner, [Trial(name="job", notes=tmp_path)])
 

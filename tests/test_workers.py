@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from geoseg import workers
 from geoseg.errors import ClusterError, SourceError
 from geoseg.source.credentials import Credentials
+from geoseg.source.location import parse_location
 from geoseg.store import open_store
 from geoseg.store.folder import FolderStore
 from geoseg.workers import (
@@ -168,7 +169,7 @@ def test_clocks_of_this_machine_are_the_same(client: Client, monkeypatch: pytest
 
 def test_what_all_see_is_in_reach(client: Client, tmp_path: Path) -> None:
     (tmp_path / "scene.tif").write_bytes(b"pixels")
-    look = partial(marks_of, str(tmp_path / "scene.tif"))
+    look = partial(marks_of, parse_location(tmp_path / "scene.tif"))
     assert blind_workers(client, addresses(client), look) == {}
     assert strangers(client, addresses(client), open_store(tmp_path)) == {}
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"], "nothing is left behind"
@@ -222,12 +223,12 @@ def test_another_file_of_the_same_name_is_none(client: Client) -> None:
 
 def test_marks_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"123")
-    (place, mark), *rest = marks_of(str(tmp_path / "a.tif")).items()
+    (place, mark), *rest = marks_of(parse_location(tmp_path / "a.tif")).items()
     assert place == str(tmp_path / "a.tif")
     assert mark.startswith("3 bytes of ")
     assert not rest
     with pytest.raises(SourceError, match=r"b\.tif"):
-        marks_of(str(tmp_path / "b.tif"))
+        marks_of(parse_location(tmp_path / "b.tif"))
 
 
 # --- credentials ---

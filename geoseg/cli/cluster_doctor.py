@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,12 @@ import click
 from geoseg.cli.messages import say
 from geoseg.cli.outcome import CHECK_FAILED, DONE
 from geoseg.cli.text import byte_text, table
+from geoseg.events import Event, Warned
 
 if TYPE_CHECKING:
     from geoseg.settings import ClusterOptions
+    from geoseg.source.location import Location
+    from geoseg.store import Store
     from geoseg.workers import Worker
 
 __all__ = ["Finding", "examine_cluster"]
@@ -52,9 +55,12 @@ def examine_cluster(options: ClusterOptions, places: Sequence[str], *, as_json: 
     """Asks every worker of a cluster and prints what it says; returns the exit code."""
     from geoseg.cluster import Cluster
 
+    targets = {place: _target(place) for place in places}
     with Cluster(options) as cluster:
         client, workers = cluster.inspect()
-        picture = _looked(client, workers, places)
+        if targets and not any(worker.trouble for worker in workers):
+            cluster.hand_over(_tell)  # as a run does, which reaches nothing private without
+        picture = _looked(client, workers, targets)
     findings = list(_findings(picture))
     fatal = [finding for finding in findings if finding.fatal]
     if as_json:
@@ -66,22 +72,34 @@ def examine_cluster(options: ClusterOptions, places: Sequence[str], *, as_json: 
     return CHECK_FAILED if fatal else DONE
 
 
-def _looked(client: Any, workers: Sequence[Worker], places: Sequence[str]) -> _Picture:
+def _tell(event: Event) -> None:
+    if isinstance(event, Warned):
+        say(event.message, event="warning", level=logging.WARNING)
+
+
+def _target(place: str) -> Store | Location:
+    """What every worker must write to, a folder or a prefix (which ends with a slash); or what it must read."""
+    from geoseg.source.location import parse_location
+    from geoseg.store import open_store
+
+    return open_store(place) if place.endswith("/") or Path(place).is_dir() else parse_location(place)
+
+
+def _looked(client: Any, workers: Sequence[Worker], targets: Mapping[str, Store | Location]) -> _Picture:
     from geoseg.workers import clock_of
 
     able = [worker.address for worker in workers if not worker.trouble]
-    reached = {place: _without_reach(client, able, place) for place in places}
+    reached = {place: _without_reach(client, able, target) for place, target in targets.items()}
     return _Picture(workers=workers, clocks=clock_of(client, workers), reached=reached)
 
 
-def _without_reach(client: Any, addresses: Sequence[str], place: str) -> dict[str, str]:
-    """Workers that cannot write a folder or a prefix (which ends with a slash), or read a file or an object."""
-    from geoseg.store import open_store
+def _without_reach(client: Any, addresses: Sequence[str], target: Store | Location) -> dict[str, str]:
+    from geoseg.source.location import Location
     from geoseg.workers import blind_workers, marks_of, strangers
 
-    if place.endswith("/") or Path(place).is_dir():
-        return strangers(client, addresses, open_store(place))
-    return blind_workers(client, addresses, partial(marks_of, place))
+    if isinstance(target, Location):
+        return blind_workers(client, addresses, partial(marks_of, target))
+    return strangers(client, addresses, target)
 
 
 def _findings(picture: _Picture) -> Iterator[Finding]:

@@ -84,6 +84,7 @@ class _StandardError(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setFormatter(_TextForm())
         self.write: Callable[[str], None] | None = None
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -111,12 +111,12 @@ class _SceneRun(_Step):
 
     def predict(self) -> None:
         """Runs the scene's chunks."""
-        from geoseg import pipeline
-
         call, config = self._call, self._call.config
         with self.guarded():
             scene = open_input(self._given, call.bands, config)
             self.out = call.folders.of(scene)
+            from geoseg import pipeline  # and with it torch: bad input is refused without
+
             with self._watch:
                 self._make_files = self._held.enter_context(
                     pipeline.predicted(

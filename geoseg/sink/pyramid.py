@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,17 @@ import numpy.typing as npt
 __all__ = ["halve_average", "halve_mode"]
 
 Array = npt.NDArray[Any]
+
+_ROWS = 256  # even; halved at a time: where neighbours all differ, the arithmetic takes ten times the pixels' memory
+
+
+def _by_rows(halve: Callable[[Array, float | None], Array], array: Array, nodata: float | None) -> Array:
+    """What `halve` gives, a few rows at a time."""
+    rows, cols = array.shape[-2:]
+    halved = np.empty((*array.shape[:-2], -(-rows // 2), -(-cols // 2)), array.dtype)
+    for row in range(0, rows, _ROWS):
+        halved[..., row // 2 : (row + _ROWS) // 2, :] = halve(array[..., row : row + _ROWS, :], nodata)
+    return halved
 
 
 def _corners(array: Array) -> list[Array]:
@@ -47,6 +59,10 @@ def halve_mode(array: Array, nodata: float | None) -> Array:
     array([[  1, 255],
            [255,   3]])
     """
+    return _by_rows(_mode, array, nodata)
+
+
+def _mode(array: Array, nodata: float | None) -> Array:
     a, b, c, d = _corners(array)
     # Maps are mostly uniform, and comparing is six times cheaper than voting: only mixed groups vote.
     mixed = np.nonzero((a != b) | (a != c) | (a != d))
@@ -64,6 +80,10 @@ def halve_average(array: Array, nodata: float | None) -> Array:
     >>> halve_average(np.array([[10, 21], [255, 255]], np.uint8), 255)
     array([[16]], dtype=uint8)
     """
+    return _by_rows(_average, array, nodata)
+
+
+def _average(array: Array, nodata: float | None) -> Array:
     whole = array.dtype.kind == "u"
     wide = np.dtype(f"u{2 * array.dtype.itemsize}") if whole else array.dtype
     corners = _corners(array)

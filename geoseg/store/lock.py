@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,6 +41,8 @@ MARGIN = 5.0
 """More seconds that others wait: S3 tells times in whole seconds."""
 ATTEMPTS = 3
 """How often one tries that met another claim: of two that came at once, both may have withdrawn."""
+
+_FOLDERS_LOST = 100  # in a row; each time, another process ended within microseconds
 
 Owner: TypeAlias = dict[str, Any]
 
@@ -129,7 +132,7 @@ def _claimed(store: Store) -> Lease:
     claim = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
     for attempt in range(1, ATTEMPTS + 1):
         lease = Lease(store, claim)
-        _put_claim(store, claim)
+        _put_first_claim(store, claim)
         rivals = _alive(store, claim)
         if not rivals:
             return lease
@@ -140,6 +143,19 @@ def _claimed(store: Store) -> Lease:
     raise SinkError(
         f"{_taken(store, owner)} (last sign of life {age:.0f} s ago; after {STALE:.0f} s it counts as dead)"
     )
+
+
+def _put_first_claim(store: Store, claim: str) -> None:
+    """Puts a claim into a folder that another process removes with its own, whenever that was the last."""
+    for attempt in count(1):
+        try:
+            _put_claim(store, claim)
+        except SinkError as error:
+            if attempt == _FOLDERS_LOST or not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            store.workspace()
+        else:
+            return
 
 
 def _put_claim(store: Store, claim: str) -> None:

@@ -301,7 +301,7 @@ def test_a_read_only_output_is_refused(call: Call, model: Path, tmp_path: Path) 
     scene = write_raster(tmp_path / "scene.tif")
     (tmp_path / "locked").mkdir(mode=0o500)
     out = (Path("/sys") if os.geteuid() == 0 else tmp_path / "locked") / "out"  # root may write to any other folder
-    refused(call("segment", scene, "--model", model, "--out", out), 2, str(out), "cannot be written")
+    refused(call("segment", scene, "--model", model, "--out", out), 2, f"{out}: cannot be made", "choose another --out")
 
 
 def test_a_finished_run_is_refused_unless_overwritten(call: Call, model: Path, tmp_path: Path) -> None:
@@ -371,4 +371,4 @@ def test_several_scenes_with_a_bad_one_between(call: Call, model: Path, tmp_path
     assert ended.out.splitlines() == [f"{tmp_path}/maps/{name}/item.json" for name in "ac"]
     assert len(ended.error_lines) == 1
     assert "b.tif" in ended.error_lines[0]
-    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"a", "c"}
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"a", "c", "catalog.json"}

@@ -73,3 +73,11 @@ def test_bands_are_halved_alike() -> None:
     bands = np.random.default_rng(0).integers(0, 4, (3, 5, 7)).astype(np.uint8)
     for halve in (halve_mode, halve_average):
         np.testing.assert_array_equal(halve(bands, 3), np.stack([halve(band, 3) for band in bands]))
+
+
+@pytest.mark.parametrize("shape", [(1, 700, 9), (2, 513, 4)])
+def test_a_tall_raster_is_halved_like_its_parts(shape: tuple[int, int, int]) -> None:
+    tall = np.random.default_rng(1).choice(np.array([0, 1, 2, 255], np.uint8), shape)
+    for halve in (halve_mode, halve_average):
+        parts = [halve(tall[:, row : row + 2], 255) for row in range(0, shape[1], 2)]
+        np.testing.assert_array_equal(halve(tall, 255), np.concatenate(parts, axis=1))

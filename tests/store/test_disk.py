@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -120,14 +121,19 @@ def _scratch_of_another(how: str, parent: Path) -> tuple[Path, subprocess.Popen[
     return Path(process.stdout.readline().strip()), process
 
 
+def _finished(process: subprocess.Popen[str]) -> int:
+    process.communicate(timeout=30)
+    return process.returncode
+
+
 def test_scratch_folders_of_the_dead_go_and_those_of_the_living_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone, ended = _scratch_of_another("end", tmp_path)
-    assert ended.wait(30) == 0
+    assert _finished(ended) == 0
     assert not gone.exists()
     dead, killed = _scratch_of_another("die", tmp_path)
-    killed.wait(30)
+    assert _finished(killed) == -signal.SIGKILL
     alive, waiting = _scratch_of_another("wait", tmp_path)
     assert not dead.exists(), "whoever comes next tidies up"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -135,7 +141,7 @@ def test_scratch_folders_of_the_dead_go_and_those_of_the_living_stay(
     assert own == scratch_folder()
     assert own.stat().st_mode & 0o077 == 0
     assert (alive / "a.tif").exists()
-    waiting.communicate(timeout=30)
+    assert _finished(waiting) == 0
     assert sorted(path.suffix for path in own.parent.iterdir()) == ["", ".lock"]
 
 

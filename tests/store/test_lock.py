@@ -17,6 +17,7 @@ import pytest
 from geoseg.errors import SinkError
 from geoseg.journal import RunDirectory
 from geoseg.store import Place, Store, lock, open_store
+from geoseg.store.folder import FolderStore
 from geoseg.store.lock import holder_of, locked
 from tests.buckets import Bucket
 
@@ -73,7 +74,7 @@ def test_a_file_system_without_locks_gets_claims(tmp_path: Path, monkeypatch: py
     with locked(open_store(tmp_path)):
         [claim] = (tmp_path / "locks").iterdir()
         assert json.loads(claim.read_text())["process"] == os.getpid()
-    assert not list((tmp_path / "locks").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_trouble_with_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +116,7 @@ def test_a_claim_nobody_can_read_counts_while_it_is_fresh(unguarded: Store) -> N
 def _hold(place: Place, environment: dict[str, str], ready: Any, *, flock: bool) -> None:
     os.environ.update(environment)
     if not flock:
-        fcntl.flock = _no_flock  # type: ignore[assignment]
+        fcntl.flock = _no_flock
     with RunDirectory(place).locked():
         ready.set()
         time.sleep(60)
@@ -172,6 +173,40 @@ def test_of_many_that_come_at_once_one_at_most_holds_it(store: Store, monkeypatc
     assert len(held) + len(refused) == 5
     assert most <= 1
     assert not [text for text in refused if "is at work here" not in text]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_the_folder_of_claims_may_go_with_the_claim_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", _no_flock)
+    put = FolderStore.put
+    gone: list[str] = []
+
+    def late(self: FolderStore, name: str, content: bytes | Path) -> None:
+        if len(gone) < times:
+            self.root.rmdir()
+            gone.append(name)
+        put(self, name, content)
+
+    monkeypatch.setattr(FolderStore, "put", late)
+    with locked(open_store(tmp_path)) as lease:
+        assert len(gone) == times
+        assert [file.name for file in (tmp_path / "locks").iterdir()] == gone[-1:]
+        lease.renew()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_claim_that_cannot_be_written_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", _no_flock)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(SinkError, match=r"cannot be written \(.*Read-only file system"):
+        locked(open_store(tmp_path)).__enter__()
+    assert not list(tmp_path.iterdir())
 
 
 class Clock:

@@ -1,0 +1,154 @@
+"""What the engine itself costs per chunk: the chunks of a huge scene, on real worker processes, without their work."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import numpy as np
+import psutil
+
+from benchmarks.measure import Bench, Figure
+from benchmarks.scaling import workers_of_one_thread
+from geoseg.decide import layers_of
+from geoseg.engine import Agenda, work_off
+from geoseg.exchange import Job
+from geoseg.jobs import Facts
+from geoseg.journal import Record, RunDirectory
+from geoseg.plan import RunPlan, plan_run
+from geoseg.settings import Settings
+from geoseg.testing import LinearModel, SyntheticScene, scene_of
+
+__all__ = ["Idle", "Watch", "idle_plan", "measure", "run_idle"]
+
+SIDE, TILE, OVERLAP = 400_000, 512, 128
+CHUNK = 10 * (TILE - OVERLAP)
+"""Pixels: 105 x 105 chunks, nearly all with a seam of their own."""
+EARLY = 0.2
+"""Share of the chunks after which everything is loaded and every queue is full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """A job that leaves its work undone, and reports as if it had done it."""
+
+    job: Job
+
+    @property
+    def name(self) -> str:
+        """The job's."""
+        return self.job.name
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The job's."""
+        return self.job.place
+
+    def run(self, on_row: Callable[[int, int], None] | None = None) -> Record:
+        """A record of usual length; one tile row is reported."""
+        if on_row:
+            on_row(8, 1)
+        digest = {"size": 123_456, "sha256": "0" * 64}
+        return {
+            "kind": "seam" if self.name.endswith("seam") else "chunk",
+            "name": self.name,
+            "files": {f"{self.name}.{raster}.tif": digest for raster in ("labels", "confidence", "shared")},
+            "seconds": 0.0,
+            "counts": {"tiles": 8, "pixels": 1, "forward_passes": 8, "bytes_read": 0, "halvings": 0, "read": 0.0},
+            "process": os.getpid(),
+            "peak_memory": 1,
+        }
+
+
+@dataclass(slots=True)
+class Watch:
+    """What a run of idle jobs was seen to do."""
+
+    chunks: int
+    """Chunks of the run."""
+    finished: int = 0
+    """Jobs whose records were accepted."""
+    job_bytes: int = 0
+    """Size of the largest job on its way."""
+    most_in_flight: int = 0
+    """Jobs at once."""
+    memory: list[int] = field(default_factory=list)
+    """Resident bytes of the process of client and scheduler: early, and at the end."""
+    seconds: float = 0.0
+    """From the first job to the last record."""
+
+
+def idle_plan(side: int = SIDE, *, tile: int = TILE, overlap: int = OVERLAP, chunk: int = CHUNK) -> RunPlan:
+    """The plan of a scene of `side` x `side`; nothing is read."""
+    spec = LinearModel(np.zeros((3, 4))).spec
+    scene = scene_of(SyntheticScene(side, side, names=("blue", "green", "red", "nir")))
+    return plan_run(
+        scene, spec, settings=Settings(), layers=layers_of(spec), tile=tile, overlap=overlap, chunk=chunk, workers=2
+    )
+
+
+def run_idle(bench: Bench, plan: RunPlan) -> Watch:
+    """Every job of the plan through engine, runner, scheduler, two worker processes and the journal on disk.
+
+    The scheduler lives in this process, so its memory is in the figures too.
+    """
+    out = bench.folder("runs") / "scheduling"
+    shutil.rmtree(out, ignore_errors=True)
+    watch, agenda, directory = Watch(chunks=len(plan.chunks)), Agenda(plan.chunks, ()), RunDirectory(out)
+    handed = 0
+    with workers_of_one_thread(2, out.parent) as cluster, directory.locked():
+        directory.begin({})
+        with closing(cluster.runner(lambda _: None)) as runner:
+            model, source = LinearModel(np.zeros((3, 4))), SyntheticScene(64, 64)
+            facts = runner.share(Facts(plan=plan, source=source, wanted=None, model=model, parts=directory.parts))
+
+            def next_job() -> Job | None:
+                nonlocal handed
+                if (job := agenda.next(facts)) is None:
+                    return None
+                handed += 1
+                watch.job_bytes = max(watch.job_bytes, len(pickle.dumps(job)))
+                watch.most_in_flight = max(watch.most_in_flight, handed - watch.finished)
+                return Idle(job=job)
+
+            def accept(records: Sequence[Record]) -> None:
+                directory.accept(*records)
+                watch.finished += len(records)
+                if not watch.memory and watch.finished >= EARLY * watch.chunks:
+                    watch.memory.append(psutil.Process().memory_info().rss)
+
+            began = time.perf_counter()
+            work_off(next_job, agenda.finish, runner, accept)
+            watch.seconds = time.perf_counter() - began
+            watch.memory.append(psutil.Process().memory_info().rss)
+    shutil.rmtree(out)
+    return watch
+
+
+def measure(bench: Bench) -> list[Figure]:
+    """Milliseconds per chunk and its seam, jobs in flight, and what client and scheduler hold on to."""
+    side = bench.pick(SIDE, 40_000)
+    watch = run_idle(bench, idle_plan(side))
+    early, late = watch.memory
+    jobs = (1 - EARLY) * watch.finished
+    name = f"{watch.chunks} chunks and {watch.finished - watch.chunks} seams without work, {side} x {side}, two workers"
+    return [
+        Figure(
+            benchmark="scheduling", what=f"engine, scheduler and journal per chunk: {name}",
+            value=watch.seconds / watch.chunks * 1e3, unit="ms", limit=5.0, note=f"{watch.seconds:.1f} s in all",
+        ),
+        Figure(
+            benchmark="scheduling", what="jobs in flight at once", value=watch.most_in_flight, unit="jobs",
+            note=f"the largest is {watch.job_bytes} bytes on its way",
+        ),
+        Figure(
+            benchmark="scheduling", what="client and scheduler hold on to", value=(late - early) / jobs,
+            unit="bytes a job",
+            note=f"{early / 1e6:.0f} MB after {EARLY:.0%} of the chunks, {late / 1e6:.0f} MB at the end",
+        ),
+    ]  # fmt: skip
