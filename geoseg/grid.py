@@ -295,10 +295,10 @@ class ChunkGrid(Sequence[Chunk]):
 
     @property
     def pixels_read(self) -> int:
-        """Pixels of the scene in the extents of all chunks: what two of them need counts twice."""
+        """Pixels of the scene that all chunks read: what two of them need counts twice."""
         column, row = self._edges
-        heights = (min(chunk.extent.row_stop, self.grid.height) - chunk.extent.row_off for chunk in column)
-        widths = (min(chunk.extent.col_stop, self.grid.width) - chunk.extent.col_off for chunk in row)
+        heights = (_pixels_read(chunk.extent.row_off, chunk.extent.row_stop, self.grid.height) for chunk in column)
+        widths = (_pixels_read(chunk.extent.col_off, chunk.extent.col_stop, self.grid.width) for chunk in row)
         return sum(heights) * sum(widths)
 
     @property
@@ -331,6 +331,14 @@ class ChunkGrid(Sequence[Chunk]):
 
     def __iter__(self) -> Iterator[Chunk]:
         return (self[i] for i in range(len(self)))
+
+
+def _pixels_read(start: int, stop: int, length: int) -> int:
+    """Pixels of an axis that [start, stop) is filled from."""
+    if stop <= length:
+        return stop - start
+    # A single tile of which most lies beyond the edge reflects more of the scene than it covers.
+    return length - max(0, min(start, 2 * length - 1 - stop))
 
 
 def _groups(indices: range, first: int, size: int) -> range:

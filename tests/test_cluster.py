@@ -14,9 +14,10 @@ from typing import Any
 import psutil
 import pytest
 from distributed import Client
+from distributed.system import MEMORY_LIMIT
 
 from geoseg import cluster as cluster_module
-from geoseg import processes, workers
+from geoseg import workers
 from geoseg.cluster import CONNECT_SECONDS, STATIC_SECONDS, Cluster, ClusterOptions
 from geoseg.errors import ClusterError, ConfigError, MissingExtraError
 from geoseg.events import ClusterReady, Event, Warned
@@ -25,6 +26,7 @@ from geoseg.runner import DaskRunner, InlineRunner
 from geoseg.settings import Settings
 from geoseg.source.credentials import VARIABLES
 from geoseg.testing import write_scene
+from geoseg.tuning import Found
 from geoseg.workers import Worker
 from tests.clusters import scheduler_process, threads_as_workers, worker_processes
 
@@ -102,7 +104,8 @@ def test_a_plan_counts_the_workers_of_a_cluster(
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address[0])
     plan = plan_segment(scene, **options, **(SMALL | {"chunk": None}))
     assert plan.workers == 2
-    assert plan.memory_limit == processes.MEMORY_LIMIT // 2
+    assert plan.memory_limit == int(MEMORY_LIMIT) // 2
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)  # it would be a second place for the work
     assert len(plan.chunks) > len(plan_segment(scene, workers=1, **(SMALL | {"chunk": None})).chunks)
 
 
@@ -302,14 +305,14 @@ def test_settings_are_chosen_where_the_net_will_run(
 ) -> None:
     asked: list[dict[str, Any]] = []
 
-    def choose(model: str, **options: Any) -> Settings:
+    def tune(model: str, **options: Any) -> Found:
         from distributed import get_worker
 
         asked.append({"model": model, "worker": get_worker().address, **options})
         options["on_event"](Warned(message="lower precision"))
-        return Settings(threads=3)
+        return Found(settings=Settings(threads=3))
 
-    monkeypatch.setattr("geoseg.pipeline.choose_settings", choose)
+    monkeypatch.setattr("geoseg.pipeline.tune", tune)
     events: list[Event] = []
     plan = plan_segment(scene, cluster=two_threads(), on_event=events.append, tile=64, device="auto")
     assert plan.settings == Settings(threads=3)
@@ -341,7 +344,7 @@ def test_a_busy_machine_gets_a_second_attempt(monkeypatch: pytest.MonkeyPatch) -
             attempts.append("failed")
             raise RuntimeError("Nanny failed to start.")
 
-    monkeypatch.setattr(processes, "LocalProcesses", Failing)
+    monkeypatch.setattr("geoseg.processes.LocalProcesses", Failing)
     with (
         Cluster(ClusterOptions(workers=2)) as cluster,
         pytest.raises(ClusterError, match=r"2 processes on this machine did not start \(Nanny failed to start\.\)"),

@@ -12,6 +12,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window as RasterioWindow
 
+from geoseg.plan import _TILE_BYTES_PER_CHANNEL_PIXEL
 from tests.test_pipeline import NAMES, WEIGHTS, write_tiff
 
 RUN = """
@@ -91,4 +92,5 @@ def test_many_classes_and_their_probabilities_take_what_was_planned(tmp_path: Pa
     weights = np.random.default_rng(1).normal(size=(12, 4)).tolist()
     options = {"tile": 512, "overlap": 128, "probabilities": True, "weights": weights}
     found = run_apart(_sparse_scene(tmp_path / "scene.tif", 9000), tmp_path / "out", **options)
-    assert found["peak"] <= found["planned"], found
+    net = 512 * 512 * 4 * _TILE_BYTES_PER_CHANNEL_PIXEL  # granted to a net that was not probed; this one takes little
+    assert found["peak"] <= found["planned"] - net, found

@@ -193,9 +193,9 @@ def test_finished_output_stays_unless_overwritten(scene: Path, tmp_path: Path) -
 
 def test_a_finished_run_of_the_same_request_is_taken_as_it_stands_on_demand(scene: Path, tmp_path: Path) -> None:
     first = segment(scene, tmp_path / "out")
-    written = first.labels.stat().st_mtime_ns
+    written = Path(first.labels).stat().st_mtime_ns
     assert segment(scene, tmp_path / "out", skip_finished=True, workers=2) == first
-    assert first.labels.stat().st_mtime_ns == written
+    assert Path(first.labels).stat().st_mtime_ns == written
     with pytest.raises(ConfigError, match="--overwrite"):
         segment(scene, tmp_path / "out", skip_finished=True, blend="crop")
 
@@ -252,7 +252,7 @@ def test_a_scene_without_a_usable_pixel_gives_empty_outputs_of_every_kind(tmp_pa
     assert result.counts["forward_passes"] == 0
     assert json.loads((tmp_path / "out" / "polygons.geojson").read_text())["features"] == []
     assert len(result.polygons) == 4
-    assert result.preview.stat().st_size > 0
+    assert Path(result.preview).stat().st_size > 0
 
 
 def test_a_plan_reads_headers_only(scene: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"chunk": 150, "workers": 2},
     ],
 )
-def test_a_plan_is_kept(scene: Path, tmp_path: Path, options: dict[str, int]) -> None:
+def test_a_plan_is_kept(scene: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     asked = {"tile": 64, "overlap": 16, **options}
     plan = plan_segment(scene, model=LinearModel(WEIGHTS), vector=(), **asked)
     run_apart(scene, tmp_path / "out", **asked)

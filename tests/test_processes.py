@@ -9,12 +9,13 @@ import dask
 import psutil
 import pytest
 from distributed import Client
+from distributed.system import MEMORY_LIMIT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg import processes
 from geoseg.errors import ConfigError
 from geoseg.processes import LocalProcesses, processes_of
+from geoseg.tuning import usable_cores
 from tests.clusters import until
 
 POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -24,7 +25,7 @@ POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 def test_processes_on_the_cpu_share_the_machine(workers: int, threads: int) -> None:
     found = processes_of(workers=workers, threads=threads)
     assert len(found) == workers
-    assert sum(process.memory_limit for process in found) <= processes.MEMORY_LIMIT
+    assert sum(process.memory_limit for process in found) <= MEMORY_LIMIT
     for process in found:
         assert {process.environment[name] for name in POOLS} == {str(threads)}
         assert "CUDA_VISIBLE_DEVICES" not in process.environment
@@ -54,7 +55,7 @@ def test_auto_means_the_devices_that_torch_can_use(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     found = processes_of(gpus="auto")
     assert [p.environment["CUDA_VISIBLE_DEVICES"] for p in found if p.resources] == expected
-    assert len(found) == (len(expected) or processes.usable_cores())
+    assert len(found) == (len(expected) or usable_cores())
     assert not any(process.resources for process in processes_of(gpus="auto", workers=1)), "asked for the CPU"
     assert not any(process.resources for process in processes_of(gpus="none"))
 

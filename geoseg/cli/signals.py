@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Final, Self
 
@@ -77,10 +78,8 @@ class Signals:
             raise Interrupted(signum)
 
     def _watch(self, pipe: int) -> None:
-        signum = self._next(pipe)
-        if signum:
-            if select.select([pipe], [], [], GRACE)[0]:
-                self._next(pipe)
+        if signum := self._next(pipe):
+            self._next(pipe, GRACE)
             if os.isatty(2):
                 os.write(2, _SHOW_CURSOR)
             if self.hint:
@@ -89,9 +88,14 @@ class Signals:
         os.close(pipe)
 
     @staticmethod
-    def _next(pipe: int) -> int:
-        """Number of the next signal that counts; 0 when the pipe is closed."""
-        while data := os.read(pipe, 1):
-            if data[0] in _CAUGHT:
-                return data[0]
+    def _next(pipe: int, seconds: float | None = None) -> int:
+        """Number of the next signal that counts; 0 when the pipe is closed, or none came for `seconds`.
+
+        Every other signal that has a handler in Python, like that of a child that ended, comes through the pipe too.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        while select.select([pipe], [], [], None if end is None else max(0.0, end - time.monotonic()))[0]:
+            data = os.read(pipe, 1)
+            if not data or data[0] in _CAUGHT:
+                return data[0] if data else 0
         return 0

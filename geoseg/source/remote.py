@@ -51,10 +51,11 @@ BACKOFF_SECONDS = 0.4
 """Before the second attempt; twice as long before each further one."""
 
 # Regions of a file are cached by URL for the whole process; NON_CACHED drops them with the handle that read them, so
-# that a handle opened again sees what the server has now.
+# that a handle opened again sees what the server has now. Regions are small, for GDAL rounds to whole ones, and reads
+# ahead: a request that goes on where the last one ended is as long as that, or twice if that was below 128 regions.
 _COMMON = {
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/",
-    "CPL_VSIL_CURL_CHUNK_SIZE": str(1 << 15),
+    "CPL_VSIL_CURL_CHUNK_SIZE": str(1 << 12),
     "CPL_VSIL_CURL_CACHE_SIZE": str(1 << 26),
     "GDAL_INGESTED_BYTES_AT_OPEN": str(HEAD_BYTES),
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
