@@ -72,7 +72,7 @@ def run_reporting(job: Job, attempt: int, *, topic: str, run: str) -> None:
 
     worker = get_worker()
     tiles = pixels = 0
-    reported = -_SELDOM
+    reported = time.monotonic()
 
     def report(what: str, **facts: Any) -> None:
         who = {"run": run, "job": job.name, "attempt": attempt, "worker": worker.address, "name": str(worker.name)}
