@@ -215,8 +215,6 @@ class Cluster:
     @contextmanager
     def _dialled(self) -> Iterator[Any]:
         """A client of the cluster that was named."""
-        from distributed import Client
-
         with ExitStack() as stack:
             if self._file is not None:
                 place = self._file.start()
@@ -228,7 +226,7 @@ class Cluster:
             else:
                 place = self._options.scheduler or address_in(self._options.scheduler_file or Path())
             try:
-                client = stack.enter_context(Client(place, timeout=CONNECT_SECONDS, set_as_default=False))
+                client = stack.enter_context(_connected(place))
             except (OSError, TypeError, ValueError) as error:
                 named = self._file.path if self._file else place
                 raise ClusterError(
@@ -312,6 +310,21 @@ def _with_environment(options: ClusterOptions) -> ClusterOptions:
         first = " ".join(next(iter(options.named.items())))
         raise ConfigError(f"{first} and {ADDRESS}={address} exclude each other: unset the variable, or leave it out")
     return replace(options, scheduler=address)
+
+
+def _connected(place: Any) -> Any:
+    """A client; one that fails is closed at once: collected while Dask starts the next, it would wait for ever."""
+    from distributed import Client
+
+    client = Client.__new__(Client)
+    try:
+        Client.__init__(client, place, timeout=CONNECT_SECONDS, set_as_default=False)
+    except BaseException:
+        with suppress(AttributeError):  # it came to nothing before there was a thread
+            client.close()
+            client._loop_runner.stop()  # noqa: SLF001 - what `close` forgets of one that never connected
+        raise
+    return client
 
 
 def _twice(start: Callable[[], T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -168,19 +169,28 @@ def test_one_process_needs_no_dask() -> None:
 # --- workers that will not do ---
 
 
+def _loops() -> set[threading.Thread]:
+    """Threads of Dask's clients: one that is left over may be collected at a moment when Dask waits for it for ever."""
+    return {thread for thread in threading.enumerate() if thread.name == "IO loop"}
+
+
 def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 0.5)
+    before = _loops()
     with Cluster(ClusterOptions(scheduler="tcp://127.0.0.1:1")) as cluster:
         for _ in range(2):  # the next scene is told at once
             with pytest.raises(ClusterError, match=r"tcp://127\.0\.0\.1:1: no Dask scheduler answers within"):
                 cluster.ready(unheard)
+    assert not _loops() - before
 
 
 @pytest.mark.parametrize("address", ["nonsense://a:1", "tls://127.0.0.1:1", "tcp://[:1"])
 def test_an_address_that_is_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 0.5)
+    before = _loops()
     with Cluster(ClusterOptions(scheduler=address)) as cluster, pytest.raises(ClusterError) as caught:
         cluster.ready(unheard)
+    assert not _loops() - before
     assert str(caught.value).startswith(f"{address}: no Dask scheduler answers")
     assert "\n" not in str(caught.value)
 
