@@ -49,7 +49,7 @@ def _of_workers(bench: Bench) -> list[Figure]:
         "backend": "torch",
         "workers": 2,
     }
-    options |= {"chunk": 768} if bench.quick else {}
+    options["chunk"] = bench.pick(3072, 768)  # left alone, narrow scenes get smaller chunks, and workers stay smaller
     package = pointwise_package(bench.folder("nets"))
     peaks, planned = {}, {}
     for width in widths:

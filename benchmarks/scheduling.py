@@ -1,27 +1,33 @@
-"""What the engine itself costs per chunk: the chunks of a huge scene, on real worker processes, without their work."""
+"""What the engine itself costs per chunk: the chunks of a huge scene, on a real cluster, without their work.
+
+Scheduler, workers and client are processes of their own, as they are on any cluster that is not this machine alone.
+"""
 
 from __future__ import annotations
 
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import psutil
 
 from benchmarks.measure import Bench, Figure
-from benchmarks.scaling import workers_of_one_thread
+from geoseg.cluster import Cluster
 from geoseg.decide import layers_of
 from geoseg.engine import Agenda, work_off
 from geoseg.exchange import Job
 from geoseg.jobs import Facts
 from geoseg.journal import Record, RunDirectory
 from geoseg.plan import RunPlan, plan_run
-from geoseg.settings import Settings
+from geoseg.settings import ClusterOptions, Settings
 from geoseg.testing import LinearModel, SyntheticScene, scene_of
 
 __all__ = ["Idle", "Watch", "idle_plan", "measure", "run_idle"]
@@ -78,7 +84,7 @@ class Watch:
     most_in_flight: int = 0
     """Jobs at once."""
     memory: list[int] = field(default_factory=list)
-    """Resident bytes of the process of client and scheduler: early, and at the end."""
+    """Resident bytes of client and scheduler together: early, and at the end."""
     seconds: float = 0.0
     """From the first job to the last record."""
 
@@ -93,15 +99,12 @@ def idle_plan(side: int = SIDE, *, tile: int = TILE, overlap: int = OVERLAP, chu
 
 
 def run_idle(bench: Bench, plan: RunPlan) -> Watch:
-    """Every job of the plan through engine, runner, scheduler, two worker processes and the journal on disk.
-
-    The scheduler lives in this process, so its memory is in the figures too.
-    """
+    """Every job of the plan through engine, runner, scheduler, two worker processes and the journal on disk."""
     out = bench.folder("runs") / "scheduling"
     shutil.rmtree(out, ignore_errors=True)
     watch, agenda, directory = Watch(chunks=len(plan.chunks)), Agenda(plan.chunks, ()), RunDirectory(out)
     handed = 0
-    with workers_of_one_thread(2, out.parent) as cluster, directory.locked():
+    with _elsewhere(out.with_suffix(".cluster")) as (cluster, scheduler), directory.locked():
         directory.begin({})
         with closing(cluster.runner(lambda _: None)) as runner:
             model, source = LinearModel(np.zeros((3, 4))), SyntheticScene(64, 64)
@@ -120,14 +123,41 @@ def run_idle(bench: Bench, plan: RunPlan) -> Watch:
                 directory.accept(*records)
                 watch.finished += len(records)
                 if not watch.memory and watch.finished >= EARLY * watch.chunks:
-                    watch.memory.append(psutil.Process().memory_info().rss)
+                    watch.memory.append(_resident(os.getpid(), scheduler))
 
             began = time.perf_counter()
             work_off(next_job, agenda.finish, runner, accept)
             watch.seconds = time.perf_counter() - began
-            watch.memory.append(psutil.Process().memory_info().rss)
+            watch.memory.append(_resident(os.getpid(), scheduler))
     shutil.rmtree(out)
     return watch
+
+
+@contextmanager
+def _elsewhere(folder: Path) -> Iterator[tuple[Cluster, int]]:
+    """A cluster of two workers of one thread, and the number of its scheduler's process."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    file = folder / "scheduler.json"
+    python, place = (sys.executable, "-m"), ("--scheduler-file", str(file))
+    dask = (*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *place)
+    workers = (*python, "geoseg", "worker", "--workers", "2", *place)
+    processes = [subprocess.Popen(dask, stderr=subprocess.DEVNULL)]
+    try:
+        while not file.exists():
+            time.sleep(0.1)
+        processes.append(subprocess.Popen(workers, stderr=subprocess.DEVNULL))
+        with Cluster(ClusterOptions(scheduler_file=file)) as cluster:
+            yield cluster, processes[0].pid
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()
+        shutil.rmtree(folder)
+
+
+def _resident(*processes: int) -> int:
+    return sum(psutil.Process(number).memory_info().rss for number in processes)
 
 
 def measure(bench: Bench) -> list[Figure]:
