@@ -57,11 +57,12 @@ def _of_workers(bench: Bench) -> list[Figure]:
         planned[width] = plan_segment(scene, model=package, **options).worker_memory
         peaks[width] = peak_of_workers(scene, package, bench.folder("runs") / f"memory-{width}", **options)
     least, most = widths[0], max(widths, key=lambda width: peaks[width])
+    scenes = f"sparse scenes {least} to {widths[-1]} wide, chunk {options['chunk']}"
     note = ", ".join(f"{width} wide: {peaks[width] / 1e6:.0f} of {planned[width] / 1e6:.0f} MB" for width in widths)
     return [
         Figure(
             benchmark="memory",
-            what=f"peak memory of any of 2 workers, sparse scenes {least} to {widths[-1]} wide, most over narrowest",
+            what=f"peak memory of any of 2 workers, {scenes}, most over narrowest",
             value=peaks[most] / peaks[least],
             unit="x",
             limit=1.10,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import rasterio
 from rasterio.windows import Window as RasterioWindow
 
@@ -28,6 +31,18 @@ result = geoseg.segment(scene, out=out, **options)
 line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 found = {"peak": int(line.split()[1]) * 1024, "planned": plan.worker_memory, "told": result.peak_memory}
 print(json.dumps(found | {"chunks": len(plan.chunks)}))
+"""
+
+
+BUFFERS = """
+import resource, torch
+from geoseg.memory import give_back
+give_back()
+faults = []
+for _ in range(50):
+    torch.empty(4 << 20).fill_(1.0)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[9])
 """
 
 
@@ -86,6 +101,15 @@ def test_a_scene_of_100_000_columns_takes_what_was_planned_and_no_tenth_more_tha
     for one in found.values():
         assert one["peak"] <= one["planned"], one
     assert found[100_000]["peak"] <= 1.10 * found[4096]["peak"], found
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is asked of glibc concerns glibc only")
+def test_buffers_of_a_net_are_not_mapped_anew_on_a_worker_of_dask() -> None:
+    """Dask starts workers with this threshold; without more, each of these buffers of 16 MB costs 4096 page faults."""
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", BUFFERS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout) < 4096
 
 
 def test_many_classes_and_their_probabilities_take_what_was_planned(tmp_path: Path) -> None:
