@@ -104,7 +104,7 @@ def test_costs_that_are_given_count_more_than_measured_ones(tmp_path: Path, monk
     (tmp_path / "results.json").write_text(json.dumps({"figures": [row]}))
     (tmp_path / "costs.json").write_text(json.dumps({"seam": 0.25}))
     costs, origin = costs_of(bench)
-    assert (costs.job, costs.seam, costs.chunk) == (0.004, 0.25, 0.5)
+    assert (costs.job, costs.seam, costs.chunk) == (0.002, 0.25, 0.5)
     assert origin == "jobs measured here, scheduling as benchmarked, costs.json as given"
     (tmp_path / "costs.json").write_text(json.dumps({"petrol": 1}))
     with pytest.raises(ValueError, match="no cost named petrol"):
