@@ -25,6 +25,7 @@ from geoseg.exchange import OnRow, Shared
 from geoseg.journal import Record
 from geoseg.processes import LocalProcesses
 from geoseg.runner import DaskRunner, InlineRunner, Runner
+from tests.clusters import until
 
 ROWS, TILES, PIXELS = 5, 7, 1000
 """Tile rows of every job here, and what each row counts."""
@@ -292,6 +293,7 @@ def test_slots_follow_workers_that_come_and_go(tmp_path: Path) -> None:
         work_through(runner, [Trial(name="first", notes=tmp_path)])
         assert runner.slots == 6
         cluster.scale(1)  # type: ignore[no-untyped-call]
+        until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1)  # else the one that leaves may begin it
         job = Trial(name="second", notes=tmp_path, seconds=0.5)
         work_through(runner, [job])
         assert runner.slots == 3
