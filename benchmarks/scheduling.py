@@ -24,7 +24,7 @@ from geoseg.cluster import Cluster
 from geoseg.decide import layers_of
 from geoseg.engine import Agenda, work_off
 from geoseg.exchange import Job
-from geoseg.jobs import Facts
+from geoseg.jobs import Facts, SeamJob, seam_name
 from geoseg.journal import Record, RunDirectory
 from geoseg.plan import RunPlan, plan_run
 from geoseg.settings import ClusterOptions, Settings
@@ -55,20 +55,27 @@ class Idle:
         """The job's."""
         return self.job.place
 
-    def run(self, on_row: Callable[[int, int], None] | None = None) -> Record:
-        """A record of usual length; one tile row is reported."""
+    def run(self, on_row: Callable[[int, int], None] | None = None) -> list[Record]:
+        """Records of usual length; one tile row is reported."""
         if on_row:
             on_row(8, 1)
-        digest = {"size": 123_456, "sha256": "0" * 64}
-        return {
-            "kind": "seam" if self.name.endswith("seam") else "chunk",
-            "name": self.name,
-            "files": {f"{self.name}.{raster}.tif": digest for raster in ("labels", "confidence", "shared")},
-            "seconds": 0.0,
-            "counts": {"tiles": 8, "pixels": 1, "forward_passes": 8, "bytes_read": 0, "halvings": 0, "read": 0.0},
-            "process": os.getpid(),
-            "peak_memory": 1,
-        }
+        if isinstance(self.job, SeamJob):
+            chunks = self.job.facts.value.plan.chunks
+            return [_idle_record("seam", seam_name(chunks.chunk_at(*place))) for place in self.job.places]
+        return [_idle_record("chunk", self.name)]
+
+
+def _idle_record(kind: str, name: str) -> Record:
+    digest = {"size": 123_456, "sha256": "0" * 64}
+    return {
+        "kind": kind,
+        "name": name,
+        "files": {f"{name}.{raster}.tif": digest for raster in ("labels", "confidence", "shared")},
+        "seconds": 0.0,
+        "counts": {"tiles": 8, "pixels": 1, "forward_passes": 8, "bytes_read": 0, "halvings": 0, "read": 0.0},
+        "process": os.getpid(),
+        "peak_memory": 1,
+    }
 
 
 @dataclass(slots=True)
@@ -77,8 +84,10 @@ class Watch:
 
     chunks: int
     """Chunks of the run."""
+    jobs: int = 0
+    """Jobs that were handed out: a chunk each, or some seams."""
     finished: int = 0
-    """Jobs whose records were accepted."""
+    """Chunks and seams whose records were accepted."""
     job_bytes: int = 0
     """Size of the largest job on its way."""
     most_in_flight: int = 0
@@ -103,7 +112,7 @@ def run_idle(bench: Bench, plan: RunPlan) -> Watch:
     out = bench.folder("runs") / "scheduling"
     shutil.rmtree(out, ignore_errors=True)
     watch, agenda, directory = Watch(chunks=len(plan.chunks)), Agenda(plan.chunks, ()), RunDirectory(out)
-    handed = 0
+    asked = 0
     with _elsewhere(out.with_suffix(".cluster")) as (cluster, scheduler), directory.locked():
         directory.begin({})
         with closing(cluster.runner(lambda _: None)) as runner:
@@ -111,16 +120,19 @@ def run_idle(bench: Bench, plan: RunPlan) -> Watch:
             facts = runner.share(Facts(plan=plan, source=source, wanted=None, model=model, parts=directory.parts))
 
             def next_job() -> Job | None:
-                nonlocal handed
                 if (job := agenda.next(facts)) is None:
                     return None
-                handed += 1
+                nonlocal asked
+                asked += 1
+                watch.jobs += 1
                 watch.job_bytes = max(watch.job_bytes, len(pickle.dumps(job)))
-                watch.most_in_flight = max(watch.most_in_flight, handed - watch.finished)
+                watch.most_in_flight = max(watch.most_in_flight, runner.in_flight + asked)
                 return Idle(job=job)
 
             def accept(records: Sequence[Record]) -> None:
+                nonlocal asked
                 directory.accept(*records)
+                asked = 0
                 watch.finished += len(records)
                 if not watch.memory and watch.finished >= EARLY * watch.chunks:
                     watch.memory.append(_resident(os.getpid(), scheduler))
@@ -165,20 +177,21 @@ def measure(bench: Bench) -> list[Figure]:
     side = bench.pick(SIDE, 40_000)
     watch = run_idle(bench, idle_plan(side))
     early, late = watch.memory
-    jobs = (1 - EARLY) * watch.finished
+    records = (1 - EARLY) * watch.finished
     name = f"{watch.chunks} chunks and {watch.finished - watch.chunks} seams without work, {side} x {side}, two workers"
     return [
         Figure(
             benchmark="scheduling", what=f"engine, scheduler and journal per chunk: {name}",
-            value=watch.seconds / watch.chunks * 1e3, unit="ms", limit=5.0, note=f"{watch.seconds:.1f} s in all",
+            value=watch.seconds / watch.chunks * 1e3, unit="ms", limit=5.0,
+            note=f"{watch.seconds:.1f} s in all, {watch.jobs} jobs",
         ),
         Figure(
             benchmark="scheduling", what="jobs in flight at once", value=watch.most_in_flight, unit="jobs",
             note=f"the largest is {watch.job_bytes} bytes on its way",
         ),
         Figure(
-            benchmark="scheduling", what="client and scheduler hold on to", value=(late - early) / jobs,
-            unit="bytes a job",
+            benchmark="scheduling", what="client and scheduler hold on to", value=(late - early) / records,
+            unit="bytes a record",
             note=f"{early / 1e6:.0f} MB after {EARLY:.0%} of the chunks, {late / 1e6:.0f} MB at the end",
         ),
     ]  # fmt: skip

@@ -24,10 +24,10 @@ from benchmarks.measure import Bench, Figure, StageClock
 from benchmarks.nets import pointwise_package
 from benchmarks.scene import large_scene
 from geoseg.decide import layers_of
-from geoseg.engine import Agenda
+from geoseg.engine import SEAMS_AT_ONCE, Agenda
 from geoseg.exchange import Shared
 from geoseg.grid import Chunk
-from geoseg.jobs import ChunkJob, Facts
+from geoseg.jobs import ChunkJob, Facts, SeamJob
 from geoseg.journal import RunDirectory
 from geoseg.plan import RunPlan, plan_run
 from geoseg.settings import Settings
@@ -58,7 +58,7 @@ class Costs:
     chunk: float = 0.0
     """Seconds per chunk that overlap with nothing: opening, first read, last write, durable parts."""
     seam: float = 0.0
-    """Seconds per seam job."""
+    """Seconds per seam."""
     seam_pixel: float = 0.0
     """Seconds per pixel of a seam."""
     assembly_pixel: float = 0.0
@@ -73,8 +73,11 @@ class Costs:
     """Bytes on disk per byte of pixels, read and written: DEFLATE on Sentinel-2, about."""
 
 
-DEFAULTS: Mapping[str, float] = {"job": 0.0025, "start": 10.0, "bandwidth": 10e9}
-"""Half of the target of `scheduling`, whose chunks bring a seam each; loading a net of 1 GB and starting CUDA; a
+JOBS_PER_CHUNK = 1 + 1 / SEAMS_AT_ONCE
+"""Nearly every chunk brings a seam, and seams share a job."""
+
+DEFAULTS: Mapping[str, float] = {"job": 0.005 / JOBS_PER_CHUNK, "start": 10.0, "bandwidth": 10e9}
+"""The target of `scheduling`; loading a net of 1 GB and starting CUDA; a
 parallel file system of modest size."""
 
 
@@ -164,8 +167,7 @@ class _Cluster:
     def _send(self, now: float) -> None:
         while self._in_flight < self._slots and (job := self._agenda.next(self._facts)) is not None:
             self._in_flight += 1
-            chunk = cast("ChunkJob", job).chunk
-            seconds, size = self._chunk(chunk) if isinstance(job, ChunkJob) else self._seam(chunk)
+            seconds, size = self._chunk(job.chunk) if isinstance(job, ChunkJob) else self._seams(cast("SeamJob", job))
             self._at(self._served(now), "sent", (job.name, seconds, size))
 
     def _work(self, now: float) -> None:
@@ -186,11 +188,12 @@ class _Cluster:
         shared = sum(area.size for area in chunk.shared) * (4 * CLASSES + 1)
         return costs.chunk + chunk.tiles * max(costs.tile, costs.read_tile), costs.stored * (read + written) + shared
 
-    def _seam(self, chunk: Chunk) -> tuple[float, float]:
-        pixels = sum(area.size for area in chunk.seam)
+    def _seams(self, job: SeamJob) -> tuple[float, float]:
+        chunks = [self._plan.chunks.chunk_at(*place) for place in job.places]
+        pixels = sum(area.size for chunk in chunks for area in chunk.seam)
         shared = 2 * pixels * (4 * CLASSES + 1)  # most of a seam lies between two chunks
         written = self._costs.stored * pixels * len(self._plan.layers.counts)
-        return self._costs.seam + pixels * self._costs.seam_pixel, shared + written
+        return len(chunks) * self._costs.seam + pixels * self._costs.seam_pixel, shared + written
 
 
 def simulate(plan: RunPlan, workers: int, costs: Costs) -> Outcome:
@@ -263,7 +266,7 @@ def costs_of(bench: Bench) -> tuple[Costs, str]:
     rows = json.loads(results.read_text())["figures"] if results.exists() else []
     scheduling = [row["value"] for row in rows if row["benchmark"] == "scheduling" and row["unit"] == "ms"]
     if scheduling:
-        costs["job"] = scheduling[0] / 2e3  # each of those chunks brings a seam, a job of its own
+        costs["job"] = scheduling[0] / 1e3 / JOBS_PER_CHUNK
         origin.append("scheduling as benchmarked")
     else:
         origin.append("scheduling assumed")

@@ -1,4 +1,4 @@
-"""Runs the chunks of a plan, then the seams between them; every finished piece is durable before the next begins.
+"""Runs the chunks of a plan and the seams between them; what is finished is durable before it counts.
 
 A seam can be decided as soon as all chunks around it are finished. Which runner does the work, in what order and how
 often it was interrupted changes no byte of the result.
@@ -23,11 +23,15 @@ from geoseg.runner import Runner
 from geoseg.sink.parts import Part, PartsIn
 from geoseg.window import Window
 
-__all__ = ["Agenda", "parts_of", "run_chunks", "work_off"]
+__all__ = ["SEAMS_AT_ONCE", "Agenda", "parts_of", "run_chunks", "work_off"]
+
+
+SEAMS_AT_ONCE = 16
+"""Seams of one job: half a second of work, and the scheduler has nearly as few jobs as there are chunks."""
 
 
 class Agenda:
-    """What is left of a run: a seam as soon as all chunks around it are finished, else the next chunk.
+    """What is left of a run: some seams as soon as all chunks around them are finished, else the next chunk.
 
     It makes jobs when they are asked for and looks only at the neighbours of a chunk that finishes, so that each chunk
     of a run costs the same, however many there are.
@@ -39,25 +43,22 @@ class Agenda:
         self._done = {(chunk.row, chunk.col) for chunk in chunks if chunk.name in finished} if finished else set()
         self._ahead: Iterator[Chunk] = (chunk for chunk in chunks if chunk.name not in finished)
         self._given: dict[str, Chunk] = {}
-        self._seams: deque[Chunk] = deque()
+        self._seams: deque[tuple[int, int]] = deque()
         if self._done:
             self._open((chunk.row, chunk.col) for chunk in chunks)
 
     def next(self, facts: Shared[Facts]) -> Job | None:
         """The next job; None if there is none, for now or for good."""
-        plan = facts.value.plan
-        if self._seams:
-            chunk = self._seams.popleft()
-            around = tuple(other.name for other in self._chunks.contributors(chunk))
-            return SeamJob(chunk=chunk, scene_id=plan.scene_id, contributors=around, facts=facts)
-        ahead = next(self._ahead, None)
-        if ahead is None:
-            return None
-        self._given[ahead.name] = ahead
-        return ChunkJob(chunk=ahead, scene_id=plan.scene_id, facts=facts)
+        scene_id = facts.value.plan.scene_id
+        ahead = next(self._ahead, None) if len(self._seams) < SEAMS_AT_ONCE else None
+        if ahead is not None:
+            self._given[ahead.name] = ahead
+            return ChunkJob(chunk=ahead, scene_id=scene_id, facts=facts)
+        places = tuple(self._seams.popleft() for _ in range(min(SEAMS_AT_ONCE, len(self._seams))))
+        return SeamJob(places=places, scene_id=scene_id, facts=facts) if places else None
 
     def finish(self, name: str) -> None:
-        """A job is finished; nothing waits for a seam."""
+        """A chunk or a seam is finished; nothing waits for a seam."""
         chunk = self._given.pop(name, None)
         if chunk is not None:
             row, col = chunk.row, chunk.col
@@ -71,7 +72,7 @@ class Agenda:
             if row < rows and col < cols and all(place in self._done for place in _up_and_left(row, col)):
                 chunk = self._chunks.chunk_at(row, col)
                 if chunk.seam and seam_name(chunk) not in self._finished:
-                    self._seams.append(chunk)
+                    self._seams.append((row, col))
 
 
 def _up_and_left(row: int, col: int) -> Iterator[tuple[int, int]]:
@@ -126,23 +127,20 @@ def work_off(
 
     Args:
         next_job: Gives a job; None while there is none.
-        finish: Told the name of each finished job, which may bring new ones about.
+        finish: Told the name of each finished piece, which may bring new jobs about.
         runner: Does the work.
-        accept: Takes the records of jobs that finished at about the same time, one at least.
+        accept: Takes the records of jobs that finished at about the same time.
 
     Raises:
         GeosegError: As a job raised it; what was finished before has been accepted.
     """
-    in_flight = 0
     while True:
-        jobs = list(islice(iter(next_job, None), max(0, runner.slots - in_flight)))
+        jobs = list(islice(iter(next_job, None), max(0, runner.slots - runner.in_flight)))
         if jobs:
             runner.submit(jobs)
-            in_flight += len(jobs)
-        if not in_flight:
+        if not runner.in_flight:
             return
         records = runner.next_done()
-        in_flight -= len(records)
         accept(records)
         for record in records:
             finish(record["name"])

@@ -1,7 +1,7 @@
 """What travels between a client and the workers of a Dask cluster.
 
 Once per run, what all its jobs share; per chunk, a job of a few hundred bytes; from the worker, a report when it
-starts, one for each tile row, and the record. Reports go through Dask's event log, a topic for each client; no pixel
+starts, one for each tile row, and the records. Reports go through Dask's event log, a topic for each client; no pixel
 ever travels.
 """
 
@@ -31,7 +31,7 @@ _SharedT = TypeVar("_SharedT")
 
 
 class Job(Protocol):
-    """One chunk or one seam; pickles."""
+    """One chunk, or some seams; pickles."""
 
     @property
     def name(self) -> str:
@@ -43,8 +43,8 @@ class Job(Protocol):
         """Scene id and window, for messages."""
         ...
 
-    def run(self, on_row: OnRow | None = None) -> Record:
-        """Does the work, leaves durable parts, returns what the journal notes."""
+    def run(self, on_row: OnRow | None = None) -> list[Record]:
+        """Does the work, leaves durable parts, returns what the journal notes: a record for each finished piece."""
         ...
 
 
@@ -86,9 +86,10 @@ def run_reporting(job: Job, attempt: int, *, topic: str, run: str) -> None:
             report("row")
 
     report("start")
-    record = job.run(on_row)
-    counts = record["counts"]
-    report("record", record=record, tiles=counts.get("tiles", 0), pixels=counts["pixels"])
+    records = job.run(on_row)
+    counts = [record["counts"] for record in records]
+    tiles, pixels = sum(count.get("tiles", 0) for count in counts), sum(count["pixels"] for count in counts)
+    report("done", records=records)
 
 
 def _fetched(key: str) -> Any:

@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +63,7 @@ class ChunkJob:
         """Scene id and window, for messages."""
         return self.scene_id, str(self.chunk.extent)
 
-    def run(self, on_row: Callable[[int, int], None] | None = None) -> Record:
+    def run(self, on_row: Callable[[int, int], None] | None = None) -> list[Record]:
         """Leaves the chunk's parts.
 
         Raises:
@@ -99,7 +99,7 @@ class ChunkJob:
         files = writer.close() if writer else {}
         if shared:
             files |= save_arrays(facts.parts, _shared_name(self.name), _to_arrays(shared))
-        return _record("chunk", self.name, files, began, asdict(counts))
+        return [_record("chunk", self.name, files, began, asdict(counts))]
 
     def _failed(self, error: Exception) -> ChunkError:
         scene, window = self.place
@@ -109,45 +109,58 @@ class ChunkJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeamJob:
-    """Adds up what several chunks know of the seam areas that bear one chunk's name, and decides."""
+    """Adds up what several chunks know of the seam areas that bear their names, and decides; some seams at once.
 
-    chunk: Chunk
+    A seam takes far less time than a scheduler needs for a task, so that each in a task of its own would be mostly
+    administration. Each still leaves parts and a record of its own.
+    """
+
+    places: tuple[tuple[int, int], ...]
+    """Row and column, in the plan's grid of chunks, of those whose seams they are."""
     scene_id: str
-    contributors: tuple[str, ...]
     facts: Shared[Facts]
 
     @property
     def name(self) -> str:
-        """The seam's."""
-        return seam_name(self.chunk)
+        """That of its first seam."""
+        return seam_name(self._chunk(0))
 
     @property
     def place(self) -> tuple[str, str]:
-        """Scene id and window, for messages."""
-        return self.scene_id, str(self.chunk.extent)
+        """Scene id and window of the first, for messages."""
+        return self.scene_id, str(self._chunk(0).extent)
 
-    def run(self, on_row: Callable[[int, int], None] | None = None) -> Record:
+    def run(self, on_row: Callable[[int, int], None] | None = None) -> list[Record]:
         """Leaves the parts of the seam areas.
 
         Raises:
             SinkError: Parts cannot be written.
         """
+        records = []
+        for index in range(len(self.places)):
+            records.append(self._decide(self._chunk(index)))
+            if on_row:
+                on_row(0, records[-1]["counts"]["pixels"])
+        return records
+
+    def _chunk(self, index: int) -> Chunk:
+        return self.facts.value.plan.chunks.chunk_at(*self.places[index])
+
+    def _decide(self, chunk: Chunk) -> Record:
         began = time.perf_counter()
-        parts, layers = self.facts.value.parts, self.facts.value.plan.layers
+        parts, plan = self.facts.value.parts, self.facts.value.plan
+        contributors = [other.name for other in plan.chunks.contributors(chunk)]
         files: dict[str, Any] = {}
-        pixels = 0
-        for number, area in enumerate(self.chunk.seam):
-            writer = PartWriter(parts, f"{self.name}{number}", area, _bands(layers))
+        for number, area in enumerate(chunk.seam):
+            writer = PartWriter(parts, f"{seam_name(chunk)}{number}", area, _bands(plan.layers))
             try:
-                writer.write(area, decide_shared(_known_of(area, parts, self.contributors), layers))
+                writer.write(area, decide_shared(_known_of(area, parts, contributors), plan.layers))
             except BaseException:
                 writer.abandon()
                 raise
             files |= writer.close()
-            pixels += area.size
-        if on_row:
-            on_row(0, pixels)
-        return _record("seam", self.name, files, began, {"pixels": pixels})
+        pixels = sum(area.size for area in chunk.seam)
+        return _record("seam", seam_name(chunk), files, began, {"pixels": pixels})
 
 
 def _record(kind: str, name: str, files: dict[str, Any], began: float, counts: dict[str, Any]) -> Record:
@@ -203,7 +216,7 @@ def _keys(area: Window) -> tuple[str, str]:
     return f"sums {area}", f"inside {area}"
 
 
-def _known_of(area: Window, parts: Store, contributors: tuple[str, ...]) -> list[SharedSums]:
+def _known_of(area: Window, parts: Store, contributors: Sequence[str]) -> list[SharedSums]:
     """What the chunks around an area left of it."""
     sums, inside = _keys(area)
     known = (load_arrays(parts, _shared_name(name), {sums, inside}) for name in contributors)

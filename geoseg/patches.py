@@ -92,7 +92,7 @@ class OverlayJob:
         """What it is, and its window, for messages."""
         return "mosaic", str(self.chunk.core)
 
-    def run(self, on_row: OnRow | None = None) -> Record:
+    def run(self, on_row: OnRow | None = None) -> list[Record]:
         """Reads, lays, writes; returns what the journal notes.
 
         Raises:
@@ -118,7 +118,7 @@ class OverlayJob:
             raise ChunkError(f"mosaic: {core} failed: {error}", "mosaic", str(core)) from error
         if on_row:
             on_row(1, 0)
-        return {
+        record = {
             "kind": "chunk",
             "name": self.name,
             "files": writer.close(),
@@ -127,6 +127,7 @@ class OverlayJob:
             "process": os.getpid(),
             "peak_memory": peak_memory(),
         }
+        return [record]
 
 
 _NO_NET = dict.fromkeys(("forward_passes", "bytes_read", "halvings", "read", "wait", "compute", "write"), 0)

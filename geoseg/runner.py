@@ -41,6 +41,11 @@ class Runner(Protocol):
         """How many jobs may be queued at once: enough to keep every worker busy, few enough to stay small."""
         ...
 
+    @property
+    def in_flight(self) -> int:
+        """Jobs that were queued and are not finished."""
+        ...
+
     def share(self, value: _SharedT) -> Shared[_SharedT]:
         """Makes a value known to whoever runs the jobs.
 
@@ -54,7 +59,9 @@ class Runner(Protocol):
         ...
 
     def next_done(self) -> list[Record]:
-        """Waits until a queued job is finished; returns all that are. A failure comes after what was finished.
+        """Waits until a queued job is finished; returns the records of all that are.
+
+        A failure comes after what was finished.
 
         Raises:
             GeosegError: As the job raised it.
@@ -78,6 +85,11 @@ class InlineRunner:
         self._jobs: deque[Job] = deque()
         self._on_event = on_event
 
+    @property
+    def in_flight(self) -> int:
+        """Jobs that wait."""
+        return len(self._jobs)
+
     def share(self, value: _SharedT) -> Shared[_SharedT]:
         """The value as it is."""
         return Shared("", value)
@@ -89,7 +101,7 @@ class InlineRunner:
     def next_done(self) -> list[Record]:
         """Runs the oldest queued job."""
         job = self._jobs.popleft()
-        return [job.run(lambda tiles, pixels: self._on_event(RowDone(chunk=job.name, tiles=tiles, pixels=pixels)))]
+        return job.run(lambda tiles, pixels: self._on_event(RowDone(chunk=job.name, tiles=tiles, pixels=pixels)))
 
     def close(self) -> None:
         """Forgets what was queued."""
@@ -139,6 +151,11 @@ class DaskRunner:
     def slots(self) -> int:
         """One job for each thread of each worker, and two more per worker; follows workers that come and go."""
         return max(1, self._expected, sum(self._threads.values()) + _WAITING * len(self._threads))
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs of which no record came yet."""
+        return len(self._jobs)
 
     def share(self, value: _SharedT) -> Shared[_SharedT]:
         """Leaves the value with the scheduler, from where each worker fetches it once."""
@@ -196,8 +213,8 @@ class DaskRunner:
         self._look_after()
         with suppress(queue.Empty):
             kind, *facts = self._inbox.get(timeout=0 if self._failure else _LOOK)
-            if kind == "report" and (record := self._hear(*facts)) is not None:
-                records.append(record)
+            if kind == "report":
+                records += self._hear(*facts)
             elif kind == "gone":
                 self._lose(*facts)
             elif kind == "settled":
@@ -216,16 +233,16 @@ class DaskRunner:
 
     # --- what is heard ------------------------------------------------------------------------------------------
 
-    def _hear(self, report: dict[str, Any]) -> Record | None:
+    def _hear(self, report: dict[str, Any]) -> list[Record]:
         """A report; of an attempt that was given up none counts any more."""
         job, attempts, future = self._jobs.get(report["job"], _NOBODY)
         if attempts is None or report["attempt"] != attempts.number:
-            return None
+            return []
         now, what = time.monotonic(), report["what"]
         if what == "start":
             attempts.start(report["worker"], now)
             self._give_up_if_deadly(job, attempts)
-            return None
+            return []
         if what == "row":
             self._pace.note(now - attempts.heard)
         attempts.heard = now
@@ -233,11 +250,11 @@ class DaskRunner:
         if tiles or pixels:
             self._on_event(RowDone(chunk=job.name, worker=report["name"], tiles=tiles, pixels=pixels))
         if what == "row":
-            return None
+            return []
         del self._jobs[job.name]
         future.release()
-        record: Record = report["record"]
-        return record | {"worker": report["name"], "retries": max(attempts.number, attempts.starts) - 1}
+        facts = {"worker": report["name"], "retries": max(attempts.number, attempts.starts) - 1}
+        return [record | facts for record in report["records"]]
 
     def _lose(self, worker: str, died: bool) -> None:
         """A worker is gone; the cluster starts its jobs again elsewhere."""

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from geoseg.cluster import Cluster, ClusterOptions
 from geoseg.decide import layers_of
-from geoseg.engine import parts_of, run_chunks
+from geoseg.engine import SEAMS_AT_ONCE, Agenda, parts_of, run_chunks
 from geoseg.errors import ChunkError, ModelError
 from geoseg.events import ChunkDone, Event, RowDone, StageStarted
+from geoseg.exchange import Shared
+from geoseg.jobs import ChunkJob, Facts, SeamJob, seam_name
 from geoseg.journal import RunDirectory
 from geoseg.plan import RunPlan, plan_run
 from geoseg.protocols import Model
@@ -153,3 +155,38 @@ def test_parts_are_the_same_files_again(tmp_path: Path) -> None:
         parts = sorted((tmp_path / name / ".run" / "parts").glob("*.tif"))
         digests.append([hashlib.sha256(part.read_bytes()).hexdigest() for part in parts])
     assert digests[0] == digests[1]
+
+
+@settings(deadline=None, max_examples=40)
+@given(chunk=st.integers(32, 120), slots=st.integers(1, 12), data=st.data())
+def test_a_seam_is_handed_out_once_and_not_before_all_chunks_around_it(
+    chunk: int, slots: int, data: st.DataObject
+) -> None:
+    model = LinearModel(np.eye(2, 4))
+    plan = plan_for(model, chunk=chunk)
+    seams = {seam_name(each): plan.chunks.contributors(each) for each in plan.chunks if each.seam}
+    known = data.draw(st.sets(st.sampled_from([each.name for each in plan.chunks] + sorted(seams))))
+    facts = Shared("", Facts(plan=plan, source=SOURCE, wanted=None, model=model, parts=RunDirectory("x").parts))
+    agenda, finished, jobs = Agenda(plan.chunks, known), set(known), 0
+    in_flight: list[list[str]] = []
+    handed: list[str] = []
+    while True:
+        while len(in_flight) < slots and (job := agenda.next(facts)) is not None:
+            assert isinstance(job, ChunkJob | SeamJob)
+            names = [job.name]
+            if isinstance(job, SeamJob):
+                names = [seam_name(plan.chunks.chunk_at(*place)) for place in job.places]
+                assert all(other.name in finished for name in names for other in seams[name])
+                assert 0 < len(names) <= SEAMS_AT_ONCE
+                jobs += 1
+            handed += names
+            in_flight.append(names)
+        if not in_flight:
+            break
+        for name in in_flight.pop(data.draw(st.integers(0, len(in_flight) - 1))):
+            finished.add(name)
+            agenda.finish(name)
+    missing = {each.name for each in plan.chunks} | seams.keys()
+    assert sorted(handed) == sorted(missing - known)
+    if slots == 1:
+        assert jobs <= 1 + len(seams) // SEAMS_AT_ONCE

@@ -52,7 +52,7 @@ class Trial:
         file = self.notes / self.name
         return [int(line) for line in file.read_text().split()] if file.exists() else []
 
-    def run(self, on_row: OnRow | None = None) -> Record:
+    def run(self, on_row: OnRow | None = None) -> list[Record]:
         assert on_row is not None
         with (self.notes / self.name).open("a") as file:
             file.write(f"{os.getpid()}\n")
@@ -63,7 +63,7 @@ class Trial:
                 self._stumble()
             on_row(TILES, PIXELS)
         counts = {"tiles": ROWS * TILES, "pixels": ROWS * PIXELS, "length": length}
-        return {"name": self.name, "files": {}, "seconds": 0.0, "counts": counts, "process": os.getpid()}
+        return [{"name": self.name, "files": {}, "seconds": 0.0, "counts": counts, "process": os.getpid()}]
 
     def _stumble(self) -> None:
         if self.trouble:
