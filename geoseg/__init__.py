@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geoseg.change import detect_change
     from geoseg.errors import GeosegError
     from geoseg.grid import TileGrid
     from geoseg.lazy import segment_array
@@ -33,6 +34,7 @@ __all__ = [
     "Sink",
     "Source",
     "TileGrid",
+    "detect_change",
     "load_model",
     "open_scene",
     "plan_run",
@@ -51,6 +53,7 @@ _HOME = {
     "Sink": "geoseg.protocols",
     "Source": "geoseg.protocols",
     "TileGrid": "geoseg.grid",
+    "detect_change": "geoseg.change",
     "load_model": "geoseg.models",
     "open_scene": "geoseg.source",
     "plan_run": "geoseg.plan",

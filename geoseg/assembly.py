@@ -32,10 +32,10 @@ class Tally:
     """Pixels and square metres per class, summed over the windows of the label raster; `add` is thread-safe."""
 
     def __init__(self, geobox: GeoBox, spec: ModelSpec) -> None:
-        self._spec = spec
+        self._spec = spec.written
         self._areas = PixelAreas(geobox)
-        self._pixels = np.zeros(spec.label_nodata + 1, dtype=np.int64)
-        self._m2 = np.zeros(spec.label_nodata + 1)
+        self._pixels = np.zeros(self._spec.label_nodata + 1, dtype=np.int64)
+        self._m2 = np.zeros(self._spec.label_nodata + 1)
         self._lock = threading.Lock()
 
     def add(self, window: Window, labels: Labels) -> None:
@@ -93,7 +93,7 @@ def assemble(
             making = []
             for name, found in parts.items():
                 sink = _sink(plan.layers, spec, geobox, name, folder)
-                read = _reader(plan, name, found, tally if name == "labels" else None)
+                read = _reader(plan, name, found, tally if name == plan.layers.label else None)
                 making.append(rasters.submit(sink.pull, read, pool))
             return [path for future in making for path in future.result()]
         finally:
@@ -101,18 +101,18 @@ def assemble(
 
 
 def _sink(layers: Layers, spec: ModelSpec, geobox: GeoBox, raster: str, folder: Path) -> CogSink:
-    is_labels, is_number = raster == "labels", raster in {"labels", "scene"}
+    is_labels, is_number = raster == layers.label, raster in {layers.label, "scene"}
     return CogSink(
         folder / f"{raster}.tif",
         geobox=geobox,
         dtype=layers.dtype(raster),
         nodata=layers.nodata(raster),
         count=layers.counts[raster],
-        names=tuple(info.name for info in spec.classes) if raster == "probabilities" else (raster,),
+        names=spec.probability_names if raster == "probabilities" else (raster,),
         resampling="mode" if is_number else "average",
         scale=None if is_number else PROBABILITY_SCALE,
         offset=None if is_number else 0.0,
-        colors={info.value: info.color for info in spec.classes} if is_labels else None,
+        colors={info.value: info.color for info in spec.written.classes} if is_labels else None,
         workdir=folder,
     )
 

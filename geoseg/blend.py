@@ -90,23 +90,24 @@ def _kind(index: int, count: int) -> int:
 
 
 def to_probs(scores: Tensor, spec: ModelSpec) -> Tensor:
-    """Scores (n, class, row, col) as values in [0, 1], float32; a single score for two classes is split in two.
+    """Scores (n, map * class, row, col) as values in [0, 1], float32; a single score for two classes is split in two.
 
     Raises:
         ModelError: The number of classes differs from the card's.
     """
     scores = scores.float()
     if spec.activation == "softmax":
-        probs = torch.softmax(scores, dim=1)
+        maps = [torch.softmax(each, dim=1) for each in scores.chunk(spec.maps, dim=1)]
+        probs = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
     elif spec.activation == "sigmoid":
         probs = torch.sigmoid(scores)
     else:
         low, high = spec.output_range
         probs = ((scores - low) / (high - low)).clamp_(0.0, 1.0)
-    if probs.shape[1] == 1 and len(spec.classes) == 2:
+    if probs.shape[1] == 1 and spec.outputs == 2:
         probs = torch.cat([1.0 - probs, probs], dim=1)
-    if probs.shape[1] != len(spec.classes):
-        raise ModelError(f"model {spec.name!r} gave {probs.shape[1]} classes, its card lists {len(spec.classes)}")
+    if probs.shape[1] != spec.outputs:
+        raise ModelError(f"model {spec.name!r} gave {probs.shape[1]} classes, its card lists {spec.outputs}")
     return probs
 
 

@@ -17,7 +17,7 @@ import shapely
 
 from geoseg.earth import crs_of, footprint, lonlat_bbox
 from geoseg.errors import SinkError
-from geoseg.scene import Scaling, Scene
+from geoseg.scene import DATES, Scaling, Scene
 from geoseg.spec import ClassInfo, ModelSpec
 from geoseg.store import Place, Store, open_store
 from geoseg.window import GeoBox
@@ -40,6 +40,7 @@ EXTENSIONS = {
 MEDIA_TYPES = {
     ".tif": pystac.MediaType.COG,
     ".png": pystac.MediaType.PNG,
+    ".html": pystac.MediaType.HTML,
     ".geojson": pystac.MediaType.GEOJSON,
     ".parquet": "application/vnd.apache.parquet",
     ".fgb": "application/vnd.flatgeobuf",
@@ -59,6 +60,7 @@ TITLES = {
     "uncertainty": "Uncertainty of the chosen class",
     "polygons": "One polygon per connected region of a class",
     "preview": "Preview with legend",
+    "compare": "Page that compares both dates under the change",
 }
 
 
@@ -129,14 +131,15 @@ def describe_run(
         bbox=lonlat_bbox(outline),
         datetime=time.astimezone(UTC),
         properties={
-            "title": f"{scene.id}, segmented by {spec.name}",
+            "title": _title(scene, spec),
             "geoseg:datetime_source": time_source,
             "geoseg:scene": scene.id,
             "geoseg:model": spec.name,
             "geoseg:model_digest": spec.digest,
-            **_processing(spec, software),
+            **_processing(scene, spec, software),
             **_projection(geobox),
-            **_range(times),
+            **_range(times or _times(scene)),
+            **{f"geoseg:{name}": date.id for name, date in zip(DATES, scene.dates, strict=False)},
         },
     )
     for path in paths:
@@ -152,8 +155,14 @@ def describe_run(
     return item
 
 
+def _times(scene: Scene[Any]) -> list[datetime]:
+    """When the dates of a change were; empty unless both are known."""
+    known = [date.datetime for date in scene.dates if date.datetime]
+    return known if len(known) == len(scene.dates) else []
+
+
 def _range(times: Sequence[datetime]) -> dict[str, str]:
-    """From when to when the scenes of a mosaic were taken."""
+    """From when to when the scenes of a mosaic, or of a change, were taken."""
     if not times:
         return {}
     first, last = (moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (min(times), max(times)))
@@ -169,11 +178,19 @@ def _scene_band(origins: Sequence[Origin]) -> dict[str, Any]:
     return {"name": "scene", "data_type": "uint16", "nodata": 65535, "classification:classes": scenes}
 
 
-def _processing(spec: ModelSpec, software: Mapping[str, str]) -> dict[str, Any]:
+def _title(scene: Scene[Any], spec: ModelSpec) -> str:
+    if not scene.dates:
+        return f"{scene.id}, segmented by {spec.name}"
+    before, after = scene.dates
+    return f"Change from {before.id} to {after.id}, found by {spec.name}"
+
+
+def _processing(scene: Scene[Any], spec: ModelSpec, software: Mapping[str, str]) -> dict[str, Any]:
+    what = "Change detection between two dates" if scene.dates else "Semantic segmentation"
     digest = f" (sha256 {spec.digest})" if spec.digest else ""
     return {
         "processing:level": "L4",
-        "processing:lineage": f"Semantic segmentation with the model {spec.name}{digest}",
+        "processing:lineage": f"{what} with the model {spec.name}{digest}",
         "processing:software": dict(sorted(software.items())),
     }
 
@@ -195,7 +212,7 @@ def _projection(geobox: GeoBox) -> dict[str, Any]:
 
 def _key(path: Path) -> str:
     """Asset key: ``labels``, ``preview``; ``polygons_geojson`` where a stem has several files."""
-    return path.stem if path.suffix in {".tif", ".png"} else path.name.replace(".", "_")
+    return path.stem if path.suffix in {".tif", ".png", ".html"} else path.name.replace(".", "_")
 
 
 def _asset(path: Path, spec: ModelSpec, scaling: Scaling | None) -> pystac.Asset:
@@ -204,7 +221,7 @@ def _asset(path: Path, spec: ModelSpec, scaling: Scaling | None) -> pystac.Asset
     if path.suffix in {".xml", ".qml"}:
         title, roles = f"Names and colours of the classes ({path.name})", ["metadata"]
     else:
-        roles = ["overview"] if path.suffix == ".png" else ["data"]
+        roles = ["overview"] if path.suffix in {".png", ".html"} else ["data"]
     return pystac.Asset(
         href=f"./{path.name}",
         title=title,
@@ -229,18 +246,19 @@ def _bands(path: Path, spec: ModelSpec, scaling: Scaling | None) -> dict[str, An
     if path.suffix != ".tif":
         return {}
     if path.stem in {"labels", "change"}:
-        classes = [_class(info) for info in spec.classes]
+        written = spec.written
+        classes = [_class(info) for info in written.classes]
         return {
             "bands": [
                 {
                     "name": path.stem,
-                    "data_type": spec.label_dtype,
-                    "nodata": spec.label_nodata,
+                    "data_type": written.label_dtype,
+                    "nodata": written.label_nodata,
                     "classification:classes": classes,
                 }
             ]
         }
-    names = [info.name for info in spec.classes] if path.stem == "probabilities" else [path.stem]
+    names = spec.probability_names if path.stem == "probabilities" else (path.stem,)
     stored = {"data_type": "uint8", "nodata": 255}
     if scaling is not None:
         stored |= {"raster:scale": scaling.scale, "raster:offset": scaling.offset}
@@ -267,10 +285,10 @@ def _extensions(item: pystac.Item) -> list[str]:
 def _links(scene: Scene[Any], spec: ModelSpec, model_href: str | None, home: Place) -> list[pystac.Link]:
     """What the outputs derive from: the scene (its item, or else its file) and the model."""
     links = []
-    source = scene.item_href or scene.href
-    if source:
-        kind = pystac.MediaType.GEOJSON if scene.item_href else None
-        links.append(pystac.Link("derived_from", _from(source, home), media_type=kind, title=scene.id))
+    for one in scene.dates or (scene,):
+        if source := one.item_href or one.href:
+            kind = pystac.MediaType.GEOJSON if one.item_href else None
+            links.append(pystac.Link("derived_from", _from(source, home), media_type=kind, title=one.id))
     if model_href:
         fields = {"mlm:name": spec.name}
         href = _from(model_href, home)

@@ -1,33 +1,19 @@
-"""Every option of a run in one place, and how command line, environment and file are merged.
+"""Every option of a run in one place.
 
-`RunConfig` is the only list of options: the command line, the ``GEOSEG_*`` variables and the keys of a YAML file all
-come from its fields, and all values go through the same validation. The core of geoseg never sees it.
+`RunConfig`, and `ChangeConfig` for two dates, are the only lists of options: the command line, the ``GEOSEG_*``
+variables and the keys of a YAML file all come from their fields (`geoseg.resolved`), and all values go through the same
+validation. The core of geoseg never sees them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from geoseg.errors import ConfigError
 from geoseg.option_values import (
     Auto,
     Bands,
@@ -43,13 +29,7 @@ from geoseg.option_values import (
 )
 from geoseg.settings import ClusterOptions, MosaicRule
 
-__all__ = ["PREFIX", "Resolved", "RunConfig", "key_of", "resolve", "show_config"]
-
-PREFIX = "GEOSEG_"
-"""What the names of environment variables begin with."""
-
-_NO_OPTIONS = {"GEOSEG_CACHE"}
-"""Variables with the prefix that other parts of geoseg read."""
+__all__ = ["ChangeConfig", "RunConfig"]
 
 
 def _option(default: Any, description: str, *, metavar: str = "", short: str = "", off: str = "", group: str) -> Any:
@@ -114,7 +94,12 @@ class RunConfig(BaseModel):
     aoi: str | None = _option(
         None, "Only within the polygons of this GeoJSON, GeoPackage or GeoParquet.", metavar="FILE", group="Scene"
     )
-    mask: str | None = _option(None, "Raster whose non-zero pixels are left out.", metavar="FILE", group="Scene")
+    mask: str | None = _option(
+        None,
+        "Raster whose non-zero pixels are left out; FILE:3,8,9 leaves out these values only.",
+        metavar="FILE[:N,N]",
+        group="Scene",
+    )
     resolution: Positive | None = _option(
         None, "Pixel size to read the scene at, in units of its CRS.", metavar="NUMBER", group="Scene"
     )
@@ -233,141 +218,61 @@ class RunConfig(BaseModel):
             "worker_timeout",
             "report",
         }
-        arguments = {name: getattr(self, name) for name in type(self).model_fields if name not in door}
+        arguments = {name: getattr(self, name) for name in RunConfig.model_fields if name not in door}
         return arguments | {"bands": self.bands or None}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """A configuration and where each of its values came from."""
+class ChangeConfig(RunConfig):
+    """The options of one call of ``geoseg change``: those of a run on two scenes, and what concerns each of them."""
 
-    config: RunConfig
-    """Every value."""
-    origins: Mapping[str, str]
-    """Key -> ``command line``, a variable, a file, or ``default``."""
+    inputs: Locations = _option((), "Two scenes, the earlier one first.", group="Scene")
+    model: str = _option(
+        "flood-s2", "Name or directory of a model package; index-change compares indices; a model for one date maps "
+        "both.", metavar="MODEL", group="Model",
+    )  # fmt: skip
+    align: str | None = Field(
+        None,
+        description="Read both dates on one grid: before's (also without a value), after's, or that of a raster.",
+        json_schema_extra={"metavar": "before|after|GRID", "group": "Scene", "bare": "before"},
+    )
+    register_dates: bool = Field(
+        False,
+        alias="register",
+        description="Remove the shift between the dates that is found by phase correlation.",
+        json_schema_extra={"group": "Scene", "off": "--no-register"},
+    )
+    mask_before: str | None = _option(
+        None, "Mask of the earlier date, in place of --mask.", metavar="FILE[:3,8,9]", group="Scene"
+    )
+    mask_after: str | None = _option(
+        None, "Mask of the later date, in place of --mask.", metavar="FILE[:3,8,9]", group="Scene"
+    )
+    bands_before: Bands = _option(
+        {}, "Where bands of the earlier date are, in place of --bands.", metavar="NAME=PLACE,...", group="Scene"
+    )
+    bands_after: Bands = _option(
+        {}, "Where bands of the later date are, in place of --bands.", metavar="NAME=PLACE,...", group="Scene"
+    )
+    datetime_before: Instant = _option(
+        None, "Time of the earlier date. Default: the scene's own.", metavar="TIME", group="Scene"
+    )
+    datetime_after: Instant = _option(
+        None, "Time of the later date, as --datetime. Default: the scene's own.", metavar="TIME", group="Scene"
+    )
 
+    @model_validator(mode="after")
+    def _two_scenes(self) -> ChangeConfig:
+        if self.items is not None or self.mosaic is not None:
+            raise ValueError("--items and --mosaic are for geoseg segment: change compares two scenes")
+        files = [place for place in self.bands.values() if isinstance(place, str)]
+        if files:
+            raise ValueError(f"--bands {files[0]} would be both dates: use --bands-before and --bands-after for files")
+        return self
 
-def key_of(name: str, field: FieldInfo) -> str:
-    """The key of a field in files and, in capitals, in the environment.
-
-    >>> key_of("json_output", RunConfig.model_fields["json_output"])
-    'json'
-    """
-    return field.alias or name
-
-
-def _keys() -> dict[str, FieldInfo]:
-    return {key_of(name, field): field for name, field in RunConfig.model_fields.items()}
-
-
-def _meant(word: str, words: Iterable[str]) -> str:
-    close = get_close_matches(word, list(words), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[object, str]]:
-    found: dict[str, tuple[object, str]] = {}
-    known = {PREFIX + key.upper(): key for key in _keys()}
-    for variable in sorted(environ):
-        if not variable.startswith(PREFIX) or variable in _NO_OPTIONS or not environ[variable].strip():
-            continue
-        if variable not in known:
-            raise ConfigError(f"environment: {variable} is no option of geoseg{_meant(variable, known)}")
-        found[known[variable]] = (environ[variable], variable)
-    return found
-
-
-def _from_file(path: Path) -> dict[str, tuple[object, str]]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: should hold lines like 'tile: 512', not a {type(content).__name__}")
-    found: dict[str, tuple[object, str]] = {}
-    known = _keys()
-    for given, value in content.items():
-        key = str(given).replace("-", "_")
-        if key not in known:
-            raise ConfigError(f"{path}: {given}: no such option{_meant(key, known)}")
-        found[key] = (value, str(path))
-    return found
-
-
-def _what(error: Mapping[str, Any]) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    if error["type"] in ("int_parsing", "int_type", "int_from_float"):
-        return "should be a whole number"
-    if error["type"] in ("float_parsing", "float_type"):
-        return "should be a number"
-    if error["type"] in ("bool_parsing", "bool_type"):
-        return "should be true or false"
-    if error["type"] == "string_pattern_mismatch":
-        return "should be auto, cpu, cuda or cuda:N"
-    return message.replace("'", "")
-
-
-def _explain(error: ValidationError, merged: Mapping[str, tuple[object, str]]) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    if not first["loc"]:
-        return ConfigError(_what(first))
-    key = str(first["loc"][0])
-    value, origin = merged.get(key, (first["input"], "default"))
-    named = {"command line": f"--{key.replace('_', '-')}"}.get(origin, origin)
-    place = named if named != origin or origin.startswith(PREFIX) else f"{origin}: {key}"
-    return ConfigError(f"{place}: {_what(first)}, not {value!r}" if value is not None else f"{place}: {_what(first)}")
-
-
-def resolve(
-    command_line: Mapping[str, object], *, file: Path | None = None, environ: Mapping[str, str] | None = None
-) -> Resolved:
-    """The options of a call: command line over environment over file over default.
-
-    Args:
-        command_line: Key -> value as typed, only what was given.
-        file: YAML with the same keys.
-        environ: Variables; those with the prefix ``GEOSEG_`` count.
-
-    Raises:
-        ConfigError: A key is unknown or a value wrong; names the option, the variable, or the file and its key.
-
-    >>> resolved = resolve({"tile": "512"}, environ={"GEOSEG_OVERLAP": "64"})
-    >>> resolved.config.tile, resolved.config.overlap, resolved.origins["overlap"]
-    (512, 64, 'GEOSEG_OVERLAP')
-    """
-    merged = _from_file(file) if file is not None else {}
-    merged |= _from_environment(environ or {})
-    merged |= {key: (value, "command line") for key, value in command_line.items()}
-    try:
-        config = RunConfig.model_validate({key: value for key, (value, _) in merged.items()})
-    except ValidationError as error:
-        raise _explain(error, merged) from error
-    origins = {key: merged[key][1] if key in merged else "default" for key in _keys()}
-    return Resolved(config=config, origins=origins)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _yaml(value: object) -> str:
-    text = yaml.safe_dump(_plain(value), default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
-    return text.removesuffix("...\n").strip()
-
-
-def show_config(resolved: Resolved) -> str:
-    """YAML of every option, each line with where its value came from; it can be given back with ``-c``.
-
-    >>> [line for line in show_config(resolve({"tile": "512"})).splitlines() if line.startswith("tile")]
-    ['tile: 512  # command line']
-    """
-    values = {key_of(name, field): getattr(resolved.config, name) for name, field in RunConfig.model_fields.items()}
-    return "".join(f"{key}: {_yaml(value)}  # {resolved.origins[key]}\n" for key, value in values.items())
+    def for_dates(self) -> dict[str, Any]:
+        """What concerns the dates, as keyword arguments of `geoseg.change.compare`."""
+        names = ("align", "mask_before", "mask_after", "bands_before", "bands_after", "datetime_before")
+        later = self.datetime_after or self.datetime
+        return {name: getattr(self, name) for name in names} | {
+            "register": self.register_dates, "datetime_after": later, **self.for_scene(),
+        }  # fmt: skip

@@ -29,7 +29,7 @@ class Row:
     """One tile row of a chunk in flight."""
 
     index: int
-    channels: Tensor  # (channel, tile, width): what the net sees
+    channels: Tensor  # (date * channel, tile, width): what the net sees
     inside: Valid  # (tile, width)
     sums: Tensor  # (class, tile, width)
     running: list[Future[None]] = field(default_factory=list)
@@ -120,5 +120,7 @@ class Lanes:
 
     def _padded(self, views: list[Tensor], batch: int) -> Tensor:
         """Scores of up to `batch` tiles; the net always sees a full batch, so that companions change nothing."""
-        full = views + [views[-1]] * (batch - len(views))
-        return self._model.predict(torch.stack(full))[: len(views)]
+        full = torch.stack(views + [views[-1]] * (batch - len(views)))
+        if (dates := self._model.spec.dates) > 1:
+            full = full.reshape(batch, dates, -1, *full.shape[2:])  # (n, date, channel, row, col)
+        return self._model.predict(full)[: len(views)]

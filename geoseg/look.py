@@ -1,4 +1,4 @@
-"""A small picture of a finished map, with a legend: ``preview.png``.
+"""A small picture of a finished map, or of two dates and their change, with a legend: ``preview.png``.
 
 Only an overview of the raster is read, so the largest scene costs no more than a small one.
 """
@@ -14,23 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyproj
-from affine import Affine
 from PIL import Image, ImageDraw, ImageFont
 
+from geoseg.picture import LARGEST, DatePicture, Rgba, checkerboard, color_classes, overview, resized
 from geoseg.sink.parts import durable
-from geoseg.source.open import open_raster
 from geoseg.spec import ClassInfo
 from geoseg.types import Labels
 
-__all__ = ["write_preview"]
+__all__ = ["write_change_preview", "write_preview"]
 
-LARGEST = 800
-"""Longest side of the map in the picture, in its pixels."""
-TINY = 320
-"""What a scene smaller than this is enlarged to, by whole factors, its pixels kept square."""
-THINNEST = 12
-"""Shortest side of the map: a scene of one row is still seen."""
+PANEL = 520
+"""Longest side of one of the pictures of a change."""
+NARROWEST = 230
+"""Room that the lines below such a picture have at least."""
 ROWS = 24
 """Entries in the legend; of more classes those with the largest shares are listed."""
 
@@ -51,7 +47,7 @@ _SPELLED = str.maketrans(
 MARGIN, GAP, SWATCH, LINE = 24, 14, 16, 24
 TEXT_WIDTH = 260
 INK, FAINT, FRAME = (34, 34, 34), (110, 110, 110), (190, 190, 190)
-PAPER, CHECKS = (255, 255, 255), ((250, 250, 250), (232, 232, 232))
+PAPER = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,75 +84,92 @@ def write_preview(
         SourceError: The labels cannot be read.
         SinkError: The picture cannot be written.
     """
-    labels, shape, metres = _overview(Path(labels_path))
+    labels, shape, metres = overview(Path(labels_path))
+    chart = resized(_colored(labels, classes, nodata), shape)
+    entries = _legend_of(labels, classes, nodata, shares)
+    return _save(_compose(chart, entries, _plain(title), metres * shape[1] / chart.width), path)
+
+
+def write_change_preview(
+    path: Path,
+    change_path: Path,
+    classes: Sequence[ClassInfo],
+    nodata: int,
+    dates: Sequence[DatePicture],
+    *,
+    title: str = "",
+    shares: Mapping[int, float] | None = None,
+) -> Path:
+    """Draws before, after and change side by side, or one below the other where they are wide; returns `path`.
+
+    Args:
+        path: The PNG to write.
+        change_path: The finished change raster.
+        classes: Names and colours of its values.
+        nodata: Value without a label, drawn as a checkerboard.
+        dates: Before and after, as `geoseg.picture.picture_dates` makes them of the same area.
+        title: Line above the pictures.
+        shares: Part of the labelled area per class value, 0 to 1; None: as counted in the overview.
+
+    Raises:
+        SourceError: The change raster cannot be read.
+        SinkError: The picture cannot be written.
+    """
+    labels, shape, metres = overview(Path(change_path))
+    is_wide = shape[1] > 2 * shape[0]
+    largest = LARGEST if is_wide else PANEL
+    panels = [(resized(date.rgba, shape, largest), [_caption(date), date.colors]) for date in dates]
+    change = resized(_colored(labels, classes, nodata), shape, largest)
+    row = _row_of([*panels, (change, ["change"])], columns=1 if is_wide else 3)
+    entries = _legend_of(labels, classes, nodata, shares)
+    return _save(_compose(row, entries, _plain(title), metres * shape[1] / change.width, framed=False), path)
+
+
+def _colored(labels: Labels, classes: Sequence[ClassInfo], nodata: int) -> Rgba:
+    return color_classes(labels, [(info.value, info.color) for info in classes], [nodata])
+
+
+def _legend_of(
+    labels: Labels, classes: Sequence[ClassInfo], nodata: int, shares: Mapping[int, float] | None
+) -> list[_Entry]:
     counted = shares if shares is not None else _shares(labels, nodata)
-    picture = _compose(
-        _draw_map(labels, shape, classes, nodata),
-        _entries(classes, counted, has_nodata=bool((labels == nodata).any())),
-        _plain(title),
-        metres * shape[1],
-    )
+    return _entries(classes, counted, has_nodata=bool((labels == nodata).any()))
+
+
+def _save(picture: Image.Image, path: Path) -> Path:
     with durable(Path(path)) as unfinished:
         picture.save(unfinished, format="PNG", compress_level=3)  # higher: five times slower, no smaller
     return Path(path)
 
 
-def _overview(path: Path) -> tuple[Labels, tuple[int, int], float]:
-    """Labels from the coarsest overview that is fine enough, north up; the raster's shape; metres per column."""
-    with open_raster(path) as dataset:
-        height, width = dataset.shape
-        enough = [factor for factor in dataset.overviews(1) if max(height, width) >= LARGEST * factor]
-        # A raster without overviews is thinned, so that no more than twice the picture is held.
-        factor = max(enough, default=1)
-        most = 2 * LARGEST
-        shape = tuple(min(-(-side // factor), most) for side in (height, width))
-        labels = dataset.read(1, out_shape=shape)
-        metres = _metres_per_column(dataset.transform, dataset.crs, (height, width))
-        rows, cols = (-1 if turned else 1 for turned in (dataset.transform.e > 0, dataset.transform.a < 0))
-    return labels[::rows, ::cols], (height, width), metres
+def _caption(date: DatePicture) -> str:
+    return ", ".join(part for part in (date.name, date.moment) if part)
 
 
-def _metres_per_column(transform: Affine, crs: Any, shape: tuple[int, int]) -> float:
-    """Ground distance between neighbouring columns in the middle of the raster; 0 where nothing tells."""
-    if not crs:
-        return 0.0
-    row, col = shape[0] / 2, shape[1] / 2
-    xs, ys = zip(transform * (col - 0.5, row), transform * (col + 0.5, row), strict=True)
-    try:
-        known = pyproj.CRS.from_wkt(crs.to_wkt())
-        lon, lat = pyproj.Transformer.from_crs(known, known.geodetic_crs, always_xy=True).transform(xs, ys)
-        geod = known.get_geod()
-        metres = geod.inv(lon[0], lat[0], lon[1], lat[1])[2] if geod else 0.0
-    except pyproj.exceptions.ProjError:  # a drawing's or an engine's CRS has no place on the Earth
-        return 0.0
-    return metres if math.isfinite(metres) else 0.0
+def _row_of(panels: Sequence[tuple[Image.Image, Sequence[str]]], columns: int) -> Image.Image:
+    """Pictures of one size, each in a frame and with its lines below it."""
+    width, height = panels[0][0].size
+    room = width if columns == 1 else max(width, NARROWEST)
+    below = GAP + LINE * max(len(lines) for _, lines in panels)
+    rows = -(-len(panels) // columns)
+    sheet = Image.new("RGB", (columns * (room + GAP) - GAP, rows * (height + below + GAP) - GAP), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for index, (panel, lines) in enumerate(panels):
+        row, column = divmod(index, columns)
+        left, top = column * (room + GAP), row * (height + below + GAP)
+        sheet.paste(panel, (left, top))
+        pen.rectangle((left, top, left + width - 1, top + height - 1), outline=FRAME)
+        for number, line in enumerate(lines):
+            text = _fitted(_plain(line), _font(15), room)
+            place = (left, top + height + GAP + number * LINE)
+            pen.text(place, text, fill=FAINT if number else INK, font=_font(15), anchor="lt")
+    return sheet
 
 
 def _shares(labels: Labels, nodata: int) -> dict[int, float]:
     """Part of the labelled pixels per value."""
     values, counts = np.unique(labels[labels != nodata], return_counts=True)
     return {int(value): count / counts.sum() for value, count in zip(values, counts, strict=True)}
-
-
-def _draw_map(labels: Labels, shape: tuple[int, int], classes: Sequence[ClassInfo], nodata: int) -> Image.Image:
-    """The map in its final size, nodata as a checkerboard, other unknown values in grey."""
-    longest = max(shape)
-    scale = max(1, TINY // longest) if longest < LARGEST else LARGEST / longest
-    height, width = (max(THINNEST, round(side * scale)) for side in shape)
-    palette = np.full((np.iinfo(labels.dtype).max + 1, 4), (128, 128, 128, 255), np.uint8)
-    for info in classes:
-        palette[info.value, :3] = tuple(bytes.fromhex(info.color))
-    palette[nodata] = 0
-    way = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
-    colored = Image.fromarray(palette[labels], "RGBA").resize((width, height), way)
-    ground = _checkerboard(width, height)
-    ground.paste(colored, mask=colored)
-    return ground
-
-
-def _checkerboard(width: int, height: int, square: int = 8) -> Image.Image:
-    rows, cols = (np.arange(side) // square for side in (height, width))
-    return Image.fromarray(np.array(CHECKS, np.uint8)[(rows[:, None] + cols) % 2], "RGB")
 
 
 def _entries(classes: Sequence[ClassInfo], shares: Mapping[int, float], *, has_nodata: bool) -> list[_Entry]:
@@ -236,7 +249,7 @@ class _Legend:
         pen, middle = ImageDraw.Draw(sheet), top + SWATCH // 2
         if not entry.plain:
             if entry.color is None:
-                sheet.paste(_checkerboard(SWATCH, SWATCH, SWATCH // 2), (left, top))
+                sheet.paste(checkerboard(SWATCH, SWATCH, SWATCH // 2), (left, top))
             box = (left, top, left + SWATCH - 1, top + SWATCH - 1)
             pen.rectangle(box, fill=f"#{entry.color}" if entry.color else None, outline=FRAME)
         text = _fitted(entry.text, _font(15), TEXT_WIDTH)
@@ -254,16 +267,19 @@ def _set_legend(entries: Sequence[_Entry], rows: int) -> _Legend:
     )
 
 
-def _compose(chart: Image.Image, entries: Sequence[_Entry], title: str, metres: float) -> Image.Image:
+def _compose(
+    chart: Image.Image, entries: Sequence[_Entry], title: str, metres: float, *, framed: bool = True
+) -> Image.Image:
     """The whole sheet: title, map, scale bar; the legend beside the map, or below a wide one.
 
     Args:
         chart: The map.
         entries: The legend's.
         title: Left out where empty.
-        metres: Ground width of the map; 0 where it is not known.
+        metres: Ground width of one of its pixels; 0 where it is not known.
+        framed: Whether a line is drawn around it.
     """
-    bar = _bar(metres / chart.width, chart.width)
+    bar = _bar(metres, chart.width)
     beside = _set_legend(entries, max(chart.height // LINE, -(-len(entries) // 3)))
     is_wide = chart.width > 1.4 * chart.height and chart.width > beside.size[0]
     legend = _set_legend(entries, -(-len(entries) // max(1, chart.width // (beside.column + MARGIN))))
@@ -280,7 +296,8 @@ def _compose(chart: Image.Image, entries: Sequence[_Entry], title: str, metres: 
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), _fitted(title, _font(20), width - 2 * MARGIN), fill=INK, font=_font(20), anchor="lt")
     sheet.paste(chart, (MARGIN, top))
-    pen.rectangle((MARGIN - 1, top - 1, MARGIN + chart.width, top + chart.height), outline=FRAME)
+    if framed:
+        pen.rectangle((MARGIN - 1, top - 1, MARGIN + chart.width, top + chart.height), outline=FRAME)
     if bar:
         _draw_bar(pen, *bar, MARGIN, top + chart.height + GAP)
     legend.draw(sheet, left, legend_top)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg import __version__
 from geoseg.assembly import Tally, assemble
+from geoseg.change_outputs import change_features, change_pictures, from_to_table
 from geoseg.decide import PROBABILITY_SCALE
 from geoseg.engine import parts_of
 from geoseg.events import OnEvent, StageStarted, Warned
@@ -76,6 +77,8 @@ def write_outputs(
     began: float,
     on_event: OnEvent,
     origins: Sequence[Origin] = (),
+    view: Scene[Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Makes every output of a finished set of parts and gives them their final names.
 
@@ -91,6 +94,8 @@ def write_outputs(
         began: `time.perf_counter` when the call began.
         on_event: Told about each stage.
         origins: The scenes of a mosaic.
+        view: Of two dates, a pair on the same grid with the bands that pictures and statistics ask for.
+        facts: What else the report shall say.
 
     Raises:
         SinkError: An output cannot be written.
@@ -101,17 +106,28 @@ def write_outputs(
     staging = directory.staging
     staging.mkdir(exist_ok=True)
     clock.stage("assemble")
+    layers, written = plan.layers, spec.written
+    pair = view or scene if layers.change else None
     tally = Tally(geobox, spec)
-    parts = {raster: parts_of(plan, directory, raster) for raster in plan.layers.counts}
+    parts = {raster: parts_of(plan, directory, raster) for raster in layers.counts}
     files = assemble(plan, spec, geobox, parts, staging, tally)
-    files += write_label_sidecars(staging / "labels.tif", spec.classes, spec.label_nodata)
+    files += write_label_sidecars(staging / f"{layers.label}.tif", written.classes, written.label_nodata)
     if vector:
+        from geoseg.sink.vector import write_features
+
         clock.stage("vectorize")
-        files += _vectors(files, scene, spec, staging, vector, on_event)
+        if pair is None:
+            frame = _features(files, scene, spec, staging)
+        else:
+            frame = change_features(scene, spec, plan.chunks.crop, geobox, staging, pair)
+        files += write_features(frame, staging, vector, on_event=on_event)
     clock.stage("describe")
     if scene.datetime is None and not any(origin.datetime for origin in origins):
         on_event(Warned(message="no time of acquisition is known, the item bears the run's; --datetime gives one"))
-    files.append(_preview(staging, scene, spec, tally))
+    if pair is None:
+        files.append(_preview(staging, scene, spec, tally))
+    else:
+        files += change_pictures(pair, spec, plan.chunks.crop, tally, staging, title=scene.id)
     files.append(_item(scene, spec, files, geobox, started, model_href, staging, directory.out, origins=origins))
     clock.stage("")
     counts, timings, peak = _totals(plan, records), _timings(records, clock.seconds, began), _peak_memory(records)
@@ -126,7 +142,10 @@ def write_outputs(
         "workers": [worker.document() for worker in worker_figures(records)],
         "areas": [asdict(area) for area in tally.areas()],
         "outputs": sorted(path.name for path in files),
+        **(facts or {}),
     }
+    if table := from_to_table(spec, tally):
+        report["from_to"] = table
     if origins:
         report["scenes"] = [origin.document(directory.out) for origin in origins]
     files.append(_write_json(staging / "run.json", report))
@@ -178,18 +197,9 @@ def vectorize(
     )
 
 
-def _vectors(
-    files: Sequence[Path],
-    scene: Scene[Any],
-    spec: ModelSpec,
-    staging: Path,
-    formats: Sequence[str],
-    on_event: OnEvent,
-) -> list[Path]:
-    from geoseg.sink.vector import write_features
-
+def _features(files: Sequence[Path], scene: Scene[Any], spec: ModelSpec, staging: Path) -> geopandas.GeoDataFrame:
     confidence = staging / "confidence.tif"
-    frame = vectorize(
+    return vectorize(
         staging / "labels.tif",
         classes=spec.classes,
         confidence=confidence if confidence in files else None,
@@ -197,7 +207,6 @@ def _vectors(
         datetime=scene.datetime,
         model=spec.name,
     )
-    return write_features(frame, staging, formats, on_event=on_event)
 
 
 def _preview(staging: Path, scene: Scene[Any], spec: ModelSpec, tally: Tally) -> Path:

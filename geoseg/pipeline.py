@@ -11,100 +11,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg import __version__
 from geoseg.cluster import Cluster
 from geoseg.decide import layers_of
-from geoseg.earth import footprint
 from geoseg.engine import run_chunks
-from geoseg.errors import ConfigError, GridError, SourceError, without_secrets
+from geoseg.errors import ConfigError, SourceError
 from geoseg.events import Event, OnEvent, StageStarted
 from geoseg.journal import FINAL_NAMES, RunDirectory
-from geoseg.models import load_model, package_path, read_spec
-from geoseg.models.package import open_package
+from geoseg.models import load_model, package_path
+from geoseg.models.post_classification import PostClassification
 from geoseg.options import SegmentOptions
 from geoseg.outputs import write_outputs
 from geoseg.plan import RunPlan, check_fits, plan_run, tiling_for
-from geoseg.protocols import Model, Source, Wanted
+from geoseg.protocols import Model
+from geoseg.request import Comparison, Request, open_request
 from geoseg.result import RunResult, read_result
-from geoseg.scene import Scene
 from geoseg.settings import Settings
-from geoseg.source import open_scene
-from geoseg.source.area import area_of_bbox, area_of_file
-from geoseg.spec import ModelSpec
 from geoseg.status import noted, totals_of
 from geoseg.store import Place, Store, open_store
 from geoseg.trial import try_out
 from geoseg.tuning import Found, ProbedCost, tune
-from geoseg.window import Window, crop_geobox, whole
 
 if TYPE_CHECKING:
-    import xarray as xr
-
-    SceneLike = str | Path | xr.DataArray | Scene[Source]
+    from geoseg.request import SceneLike
 
 __all__ = ["SegmentOptions", "plan_segment", "predicted", "segment"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One scene and one model, opened and matched."""
-
-    options: SegmentOptions
-    scene: Scene[Source]
-    model: str | Path | Model
-    spec: ModelSpec
-    crop: Window
-    wanted: Wanted | None
-
-    def asked(self) -> dict[str, Any]:
-        """What must not change between start and resume, as JSON values."""
-        options, (tile, overlap) = self.options, tiling_for(self.spec, self.options.tile, self.options.overlap)
-        fixed = {name: getattr(options, name) for name in _REPEATED}
-        return {
-            "version": __version__,
-            "inputs": dict(self.scene.source.identity()),
-            "model": {"name": self.spec.name, "digest": self.spec.digest},
-            "options": fixed
-            | {
-                "tile": tile,
-                "overlap": overlap,
-                "nodata": str(options.nodata),  # NaN differs from itself
-                "bands": {name: without_secrets(str(at)) for name, at in sorted((options.bands or {}).items())},
-                "mask": None if options.mask is None else without_secrets(str(options.mask)),
-                "crop": str(self.crop),
-                "aoi": None if options.aoi is None else hashlib.sha256(Path(options.aoi).read_bytes()).hexdigest(),
-                "vector": list(options.vector),
-                "datetime": None if options.datetime is None else str(options.datetime),
-            },
-        }
-
-
-_REPEATED = (
-    "blend",
-    "batch_size",
-    "device",
-    "precision",
-    "backend",
-    "scale",
-    "offset",
-    "resolution",
-    "crs",
-    "chunk",
-    "probabilities",
-    "confidence",
-    "assume_crs",
-    "on_bad_block",
-    "scene_id",
-)
-"""Options that decide the bytes of a run as they stand; the others are resolved first or decide nothing."""
 
 
 def segment(
@@ -170,16 +106,18 @@ def predicted(
     restart: bool = False,
     skip_finished: bool = False,
     cluster: Cluster | str | Path | None = None,
+    comparison: Comparison | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
 ) -> Iterator[Callable[[], RunResult]]:
     """Runs every chunk of a scene, then gives what makes the files of it: it may run while the next scene is at work.
 
-    The run directory is locked until the block ends. Arguments and errors are those of `segment`.
+    The run directory is locked until the block ends. Arguments and errors are those of `segment`; `comparison` is what
+    `geoseg.change.compare` found out about a pair.
     """
     notify = on_event or _ignore
     directory = RunDirectory(out)
-    job = _open(scene, model, SegmentOptions(**options))
+    job = open_request(scene, model, SegmentOptions(**options), comparison)
     _refuse_output_over_input(job, directory.store)
     began, own = time.perf_counter(), ExitStack()
     workers = own.enter_context(_reached(cluster, job.options))
@@ -222,6 +160,8 @@ def predicted(
                 vector=job.options.vector,
                 began=began,
                 on_event=told,
+                view=None if comparison is None else comparison.view,
+                facts={} if comparison is None else {"pair": comparison.facts},
             )
 
 
@@ -242,7 +182,7 @@ def plan_segment(
     Raises:
         PlanError: Memory or disk will not do; also what `segment` raises before it begins.
     """
-    job = _open(scene, model, SegmentOptions(**options))
+    job = open_request(scene, model, SegmentOptions(**options))
     with _reached(cluster, job.options, starts=False) as workers:
         plan = _plan(job, on_event or _ignore, workers, probe=probe)
     check_fits(plan, Path.cwd() if out is None else open_store(out).disk())
@@ -265,34 +205,8 @@ def _ignore(event: Event) -> None:
     """Nobody watches."""
 
 
-def _open(scene: SceneLike | None, model: str | Path | Model, options: SegmentOptions) -> _Job:
-    """The model's card and the scene's header, matched: bands found, area placed."""
-    model = model if isinstance(model, Model) else open_package(model).place
-    spec = model.spec if isinstance(model, Model) else read_spec(model)
-    opened = scene if isinstance(scene, Scene) else open_scene(scene, bands=spec.bands, **options.for_scene())
-    crop, wanted = whole(opened.geobox), None
-    if options.bbox is not None:
-        crop = area_of_bbox(options.bbox, opened.geobox) & crop
-    if options.aoi is not None:
-        area = area_of_file(options.aoi, opened.geobox)
-        crop, wanted = area.window & crop, area.covers
-    _demand_place(opened, crop)
-    return _Job(options, opened, model, spec, crop, wanted)
-
-
-def _demand_place(scene: Scene[Source], crop: Window) -> None:
-    """A scene whose rim lies beyond the Earth's is refused now, not after the work: its item would have no place."""
-    try:
-        footprint(crop_geobox(scene.geobox, crop))
-    except GridError as error:
-        raise GridError(
-            f"{scene.href or scene.id}: its rim has no longitude and latitude in its CRS; "
-            "crop it to the Earth with --bbox, or read it in another --crs"
-        ) from error
-
-
 def _plan(
-    job: _Job, notify: OnEvent, cluster: Cluster, *, pinned: Mapping[str, Any] | None = None, probe: bool = False
+    job: Request, notify: OnEvent, cluster: Cluster, *, pinned: Mapping[str, Any] | None = None, probe: bool = False
 ) -> RunPlan:
     options = job.options
     cluster.ready(notify, options.device)
@@ -320,10 +234,11 @@ def _plan(
     plan = planned(None)
     if not probe or isinstance(job.model, Model):
         return plan
-    return planned(cluster.call(try_out, plan, job.scene.source, str(job.model)))
+    net = _load(job, settings, elsewhere=True)
+    return planned(cluster.call(try_out, plan, job.scene.source, str(job.model), net))
 
 
-def _settings(job: _Job, notify: OnEvent, cluster: Cluster) -> tuple[Settings, float | None]:
+def _settings(job: Request, notify: OnEvent, cluster: Cluster) -> tuple[Settings, float | None]:
     """As asked, the rest chosen by a probe where the net will run, and what a tile took there.
 
     Somebody's own object runs as it is, tile by tile, and is not timed.
@@ -353,8 +268,9 @@ def _tuned(model: str | Path, **options: Any) -> tuple[Found, list[Event]]:
     return tune(model, **options, on_event=events.append), events
 
 
-def _load(job: _Job, settings: Settings, *, elsewhere: bool = False) -> Model:
-    return job.model if isinstance(job.model, Model) else load_model(job.model, settings, load=not elsewhere)
+def _load(job: Request, settings: Settings, *, elsewhere: bool = False) -> Model:
+    model = job.model if isinstance(job.model, Model) else load_model(job.model, settings, load=not elsewhere)
+    return model if model.spec.dates == job.spec.dates else PostClassification(model)
 
 
 def _card_of(model: str | Path | Model) -> str | None:
@@ -362,7 +278,7 @@ def _card_of(model: str | Path | Model) -> str | None:
     return None if isinstance(model, Model) else str(package_path(model) / "model.json")
 
 
-def _refuse_output_over_input(job: _Job, out: Store) -> None:
+def _refuse_output_over_input(job: Request, out: Store) -> None:
     """An input that bears the name of an output would be overwritten by it."""
     targets = {_resolved(out.href(name)) for name in FINAL_NAMES}
     for place in job.scene.source.identity():
@@ -374,7 +290,7 @@ def _resolved(place: Place) -> Place:
     return place if "://" in str(place) else Path(place).resolve()
 
 
-def _refuse_changed(job: _Job, known: Mapping[str, str]) -> None:
+def _refuse_changed(job: Request, known: Mapping[str, str]) -> None:
     """A source that changed while it was read may have given a mixture."""
     for place, now in job.scene.source.identity().items():
         if known.get(place) != now:

@@ -214,8 +214,8 @@ def plan_run(
         exactness=exactness(blend, overlap, spec.halo),
         bytes_to_read=_bytes_to_read(scene, chunks),
         bytes_to_write=raw * 4 // 3,
-        disk_needed=raw + _seam_bytes(chunks, len(spec.classes)),
-        seam_bytes=_seam_bytes(chunks, len(spec.classes)),
+        disk_needed=raw + _seam_bytes(chunks, spec.outputs),
+        seam_bytes=_seam_bytes(chunks, spec.outputs),
         worker_memory=need.bytes(*_largest(chunks), alone=len(chunks) == 1),
         memory_limit=worker_memory,
         seconds=None if cost is None else cost.seconds_per_tile * chunks.tiles / workers,
@@ -308,14 +308,13 @@ class _MemoryNeed:
         cost: ProbedCost | None,
     ) -> Self:
         in_flight = settings.lanes * settings.batch * grid.tile**2
-        classes = len(spec.classes)
         return cls(
             grid=grid,
             block=scene.source.block,
             stored=sum(np.dtype(band.dtype).itemsize for band in scene.bands),
-            channels=len(spec.channels),
-            classes=classes,
-            decided=_DECIDED + (5 * classes if layers.probabilities else 0),
+            channels=spec.dates * len(spec.channels),
+            classes=spec.outputs,
+            decided=_DECIDED + (5 * spec.outputs if layers.probabilities else 0),
             in_flight=in_flight,
             net=in_flight * 4 * _TILE_BYTES_PER_CHANNEL_PIXEL if cost is None else cost.net_bytes,
         )

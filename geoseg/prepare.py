@@ -5,27 +5,31 @@ All of it per pixel, on the model's device, so that cutting a scene into bands, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from geoseg.errors import BandError
 from geoseg.indices import Formula, parse
-from geoseg.scene import Band, BandSet, Scaling
+from geoseg.scene import DATES, Band, BandSet, Scaling
 from geoseg.spec import Channel, ModelSpec, Rescale
 
-__all__ = ["Recipe", "prepare", "recipe_for"]
+__all__ = ["Recipe", "evaluated", "prepare", "recipes_for"]
 
 _UNCHANGED = Scaling()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How the channels of one model come from the bands of one source."""
+    """How the channels of one model come from the bands of one date of a source."""
 
     names: tuple[str, ...]
-    """Band names, in the source's order."""
+    """Band names, in the source's order; of a pair, this date's without the date."""
     scalings: tuple[Scaling, ...]
     """Stored numbers to reflectance, per band."""
     channels: tuple[Channel, ...]
@@ -36,7 +40,7 @@ class Recipe:
     """What an invalid pixel shows the net, in every channel."""
 
 
-def _scaling_of(band: Band, assumed: Scaling | None) -> Scaling:
+def scaling_of(band: Band, assumed: Scaling | None) -> Scaling:
     """The scene's own word first; what the card assumes only for integer bands that declare nothing."""
     if band.scaling is not None:
         return band.scaling
@@ -45,23 +49,31 @@ def _scaling_of(band: Band, assumed: Scaling | None) -> Scaling:
     return _UNCHANGED
 
 
-def recipe_for(spec: ModelSpec, bands: BandSet) -> Recipe:
-    """The recipe for a model on a source that reads `bands`.
+def recipes_for(spec: ModelSpec, bands: BandSet) -> tuple[Recipe, ...]:
+    """The recipes for a model on a source that reads `bands`, one for each date that the model compares.
 
     Raises:
         BandError: A channel needs a band that the source does not read.
     """
+    if spec.dates == 1:
+        return (_recipe_for(spec, bands, bands.names),)
+    return tuple(
+        _recipe_for(spec, bands, tuple(name.removeprefix(f"{date}.") for name in bands.names)) for date in DATES
+    )
+
+
+def _recipe_for(spec: ModelSpec, bands: BandSet, names: tuple[str, ...]) -> Recipe:
     formulas = tuple(None if channel.expression is None else parse(channel.expression) for channel in spec.channels)
     for channel, formula in zip(spec.channels, formulas, strict=True):
-        missing = ({channel.name} if formula is None else set(formula.names)) - set(bands.names)
+        missing = ({channel.name} if formula is None else set(formula.names)) - set(names)
         if missing:
             raise BandError(
                 f"channel {channel.name!r} of model {spec.name!r} needs {', '.join(sorted(missing))}; "
-                f"the scene gives {', '.join(bands.names)}"
+                f"the scene gives {', '.join(names)}"
             )
     return Recipe(
-        names=bands.names,
-        scalings=tuple(_scaling_of(band, spec.assume_scaling) for band in bands),
+        names=names,
+        scalings=tuple(scaling_of(band, spec.assume_scaling) for band in bands),
         channels=spec.channels,
         formulas=formulas,
         fill=spec.fill,
@@ -74,7 +86,7 @@ def prepare(pixels: Tensor, valid: Tensor | None, recipe: Recipe, out: Tensor | 
     Args:
         pixels: Stored numbers, any real dtype.
         valid: Usable pixels (row, col), bool; None where all are.
-        recipe: From `recipe_for`.
+        recipe: From `recipes_for`.
         out: Where to put them; None: a new tensor.
     """
     if out is None:
@@ -94,6 +106,16 @@ def prepare(pixels: Tensor, valid: Tensor | None, recipe: Recipe, out: Tensor | 
     if valid is not None:
         out.masked_fill_(~valid, recipe.fill)
     return out
+
+
+def evaluated(formula: Formula, stored: Mapping[str, tuple[npt.NDArray[Any], Scaling]]) -> npt.NDArray[np.float32]:
+    """An index float32 (row, col) of stored numbers (row, col), given with their scaling by band name."""
+    bands = {
+        name: _apply_scaling(torch.from_numpy(stored[name][0].astype(np.float32)), stored[name][1])
+        for name in formula.names
+    }
+    index: npt.NDArray[np.float32] = formula.evaluate(bands).numpy()
+    return index
 
 
 def _apply_scaling(values: Tensor, scaling: Scaling) -> Tensor:

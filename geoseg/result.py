@@ -40,15 +40,17 @@ class RunResult:
     out: Place
     """The run directory: a path, or the URL of a prefix in a bucket; so are all that follow."""
     labels: Place
-    """Class values, a COG."""
+    """Class values, a COG: ``labels.tif``, or ``change.tif`` of two dates."""
     confidence: Place | None
-    """Probability of the chosen class, a COG."""
+    """Probability of the chosen class, a COG; of two dates ``change_probability.tif``, that of change."""
     probabilities: Place | None
     """Probability of every class, a COG."""
     polygons: tuple[Place, ...]
     """One file per format."""
     preview: Place
     """Picture with legend."""
+    compare: Place | None
+    """Page that compares two dates."""
     item: Place
     """STAC item."""
     report: Place
@@ -62,11 +64,17 @@ class RunResult:
     peak_memory: int
     """Largest resident size in bytes, of all processes together."""
 
+    @property
+    def is_change(self) -> bool:
+        """Whether the classes are kinds of change between two dates."""
+        return str(self.labels).endswith("change.tif")
+
     def open(self) -> xr.Dataset:
         """The rasters as a dataset of dims (y, x), or (class, y, x) for probabilities, read when computed."""
         from geoseg.source.dataset import open_rasters
 
-        paths = {"labels": self.labels, "confidence": self.confidence, "probabilities": self.probabilities}
+        names = ("change", "change_probability") if self.is_change else ("labels", "confidence")
+        paths = {names[0]: self.labels, names[1]: self.confidence, "probabilities": self.probabilities}
         return open_rasters({name: path for name, path in paths.items() if path is not None})
 
 
@@ -78,11 +86,12 @@ def read_result(out: Place) -> RunResult:
     made = {name: store.href(name) for name in report["outputs"]}
     return RunResult(
         out=store.href(),
-        labels=made["labels.tif"],
-        confidence=made.get("confidence.tif"),
+        labels=made.get("change.tif") or made["labels.tif"],
+        confidence=made.get("change_probability.tif") or made.get("confidence.tif"),
         probabilities=made.get("probabilities.tif"),
         polygons=tuple(place for name, place in made.items() if name.startswith("polygons.")),
         preview=made["preview.png"],
+        compare=made.get("compare.html"),
         item=made["item.json"],
         report=store.href("run.json"),
         areas=tuple(ClassArea(**area) for area in report["areas"]),

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from geoseg.errors import BandError
 from geoseg.window import GeoBox
 
-__all__ = ["Band", "BandSet", "Scaling", "Scene"]
+__all__ = ["DATES", "Band", "BandSet", "Scaling", "Scene"]
+
+DATES = ("before", "after")
+"""What the two dates of a change are called, in the order of time; their bands are ``before.red``, ``after.red``."""
+
 
 SourceT_co = TypeVar("SourceT_co", covariant=True)
 
@@ -95,3 +99,5 @@ class Scene(Generic[SourceT_co]):
     """Where it was opened from, without a URL's query."""
     item_href: str | None = None
     """The STAC item that it was opened from, if any."""
+    dates: tuple[Scene[Any], ...] = ()
+    """The scenes that it joins on one grid, in the order of time; empty for one acquisition."""

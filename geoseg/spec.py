@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from geoseg.errors import ModelError
-from geoseg.scene import Scaling
+from geoseg.scene import DATES, Scaling
 
-__all__ = ["Channel", "ClassInfo", "ModelSpec", "Rescale"]
+__all__ = ["Channel", "ClassInfo", "ModelSpec", "Rescale", "from_to_value"]
 
 Task = Literal["segmentation", "change-detection"]
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -93,6 +93,8 @@ class ModelSpec:
     """What the model is for."""
     dates: int = 1
     """Scenes per input: 1, or 2 for change detection (`b t c h w`)."""
+    maps: int = 1
+    """Class maps per input: 2 where the net gives one for each date (scores of both, one after the other)."""
     static_batch: int | None = None
     """Batch size that the artifact's graph fixes; None: any."""
     static_tile: int | None = None
@@ -112,12 +114,58 @@ class ModelSpec:
             raise ModelError(f"model {self.name!r} names no classes")
         if len(set(values)) != len(values) or min(values) < 0 or max(values) > 65534:
             raise ModelError(f"model {self.name!r}: class values {values} must differ and lie between 0 and 65534")
+        if self.maps not in (1, self.dates):
+            raise ModelError(
+                f"model {self.name!r} gives {self.maps} maps of {self.dates} dates: one in all, or one each"
+            )
         if self.multiple_of < 1 or self.tile < 1 or self.tile % self.multiple_of:
             raise ModelError(f"model {self.name!r}: tile {self.tile} is no multiple of {self.multiple_of}")
         if self.static_tile is not None and self.tile != self.static_tile:
             raise ModelError(
                 f"model {self.name!r}: its graph fixes tiles of {self.static_tile}, its card says {self.tile}"
             )
+
+    @property
+    def outputs(self) -> int:
+        """Scores per pixel: one for each class of each map."""
+        return self.maps * len(self.classes)
+
+    @property
+    def transitions(self) -> dict[int, tuple[ClassInfo, ClassInfo]]:
+        """Of two maps: the label of each change -> the classes before and after; of one map none."""
+        if self.maps == 1:
+            return {}
+        many = range(len(self.classes))
+        pairs = ((was, is_now) for was in many for is_now in many if was != is_now)
+        return {from_to_value(*pair, len(many)): (self.classes[pair[0]], self.classes[pair[1]]) for pair in pairs}
+
+    @property
+    def written(self) -> ModelSpec:
+        """The card with the classes of the raster that is written: of two maps, unchanged and each transition.
+
+        Raises:
+            ModelError: There are more transitions than numbers of uint16.
+        """
+        if self.maps == 1:
+            return self
+        changed = (
+            ClassInfo(
+                value=value,
+                name=f"{was.name}-to-{is_now.name}",
+                title=f"{was.title or was.name} to {is_now.title or is_now.name}",
+                description=f"{was.title or was.name} before, {is_now.title or is_now.name} after",
+                color=is_now.color,
+            )
+            for value, (was, is_now) in self.transitions.items()
+        )
+        unchanged = ClassInfo(value=0, name="unchanged", title="Unchanged", description="the same class on both dates")
+        return replace(self, classes=(unchanged, *changed), maps=1)
+
+    @property
+    def probability_names(self) -> tuple[str, ...]:
+        """Of the probabilities that a pixel gets, in order: class names, with the date where each has a map."""
+        names = tuple(info.name for info in self.classes)
+        return names if self.maps == 1 else tuple(f"{date}.{name}" for date in DATES for name in names)
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -133,3 +181,12 @@ class ModelSpec:
     def label_nodata(self) -> int:
         """Number in the label raster where there is no label: 255, or 65535 for uint16."""
         return 255 if self.label_dtype == "uint8" else 65535
+
+
+def from_to_value(before: int, after: int, classes: int) -> int:
+    """Label of a change from the class at one place of the card's list to that at another; 0 where it stays.
+
+    >>> [[from_to_value(before, after, 3) for after in range(3)] for before in range(3)]
+    [[0, 2, 3], [4, 0, 6], [7, 8, 0]]
+    """
+    return 0 if before == after else 1 + before * classes + after

@@ -28,7 +28,7 @@ from geoseg.decide import Layers, decide
 from geoseg.feed import Strip, read_ahead
 from geoseg.grid import Chunk
 from geoseg.lanes import Lanes, Row
-from geoseg.prepare import Recipe, prepare, recipe_for
+from geoseg.prepare import Recipe, prepare, recipes_for
 from geoseg.protocols import Model, Source, Wanted
 from geoseg.settings import Settings
 from geoseg.types import Pixels, Scores, Valid
@@ -114,7 +114,7 @@ def stream_chunk(
         emitter = stack.enter_context(closing(_Emitter(chunk, layers, write, counts)))
         lanes = stack.enter_context(closing(Lanes(chunk, model, blend, settings)))
         strips = stack.enter_context(closing(read_ahead(source, chunk, wanted)))
-        rows = _Rows(chunk, recipe_for(model.spec, source.bands), settings, len(layers.values))
+        rows = _Rows(chunk, recipes_for(model.spec, source.bands), settings, layers.depth)
 
         def finish(row: Row) -> None:
             lanes.wait(row)
@@ -150,10 +150,11 @@ def _threads_here(threads: int) -> Iterator[None]:
 class _Rows:
     """Opens and closes tile rows; their tensors are used again, because fresh memory costs more than the arithmetic."""
 
-    def __init__(self, chunk: Chunk, recipe: Recipe, settings: Settings, classes: int) -> None:
-        self._chunk, self._recipe, self._device = chunk, recipe, settings.device
+    def __init__(self, chunk: Chunk, recipes: Sequence[Recipe], settings: Settings, depth: int) -> None:
+        self._chunk, self._recipes, self._device = chunk, recipes, settings.device
+        self._planes = sum(len(recipe.channels) for recipe in recipes)
         self._shape = (chunk.grid.tile, chunk.extent.width)
-        self._classes = classes
+        self._depth = depth
         self._free_channels: list[Tensor] = []
         self._free_sums: list[Tensor] = []
         self._opened: Row | None = None
@@ -168,8 +169,9 @@ class _Rows:
             channels[:, : -len(inside)].copy_(above.channels[:, stride:])
             inside = np.concatenate([above.inside[stride:], inside])
         valid = None if strip.valid.all() else _to_device(strip.valid, self._device)
-        fresh = channels[:, -len(strip.inside) :]
-        prepare(_to_device(strip.pixels, self._device), valid, self._recipe, out=fresh)
+        fresh, pixels = channels[:, -len(strip.inside) :], _to_device(strip.pixels, self._device)
+        for recipe, of_date in zip(self._recipes, fresh.chunk(len(self._recipes)), strict=True):
+            prepare(pixels, valid, recipe, out=of_date)
         self._opened = Row(index, channels, inside, sums)
         return self._opened
 
@@ -190,8 +192,8 @@ class _Rows:
         return row.sums[:, final], row.inside[final]
 
     def _tensors(self) -> tuple[Tensor, Tensor]:
-        channels = self._free_channels.pop() if self._free_channels else self._new(len(self._recipe.channels))
-        sums = self._free_sums.pop() if self._free_sums else self._new(self._classes)
+        channels = self._free_channels.pop() if self._free_channels else self._new(self._planes)
+        sums = self._free_sums.pop() if self._free_sums else self._new(self._depth)
         return channels, sums.zero_()
 
     def _new(self, depth: int) -> Tensor:
@@ -211,7 +213,7 @@ class _Emitter:
     def __init__(self, chunk: Chunk, layers: Layers, write: WriteRows, counts: StreamCounts) -> None:
         self._chunk, self._layers, self._write, self._counts = chunk, layers, write, counts
         self._core = chunk.core
-        self._shared = [_empty(area, len(layers.values)) for area in chunk.shared]
+        self._shared = [_empty(area, layers.depth) for area in chunk.shared]
         self._pool = ThreadPoolExecutor(1, "geoseg-writer")
         self._waiting: deque[Future[None]] = deque()
 

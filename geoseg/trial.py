@@ -6,9 +6,8 @@ import time
 from dataclasses import replace
 
 from geoseg.grid import ChunkGrid
-from geoseg.models import load_model
 from geoseg.plan import RunPlan
-from geoseg.protocols import Source
+from geoseg.protocols import Model, Source
 from geoseg.stream import stream_chunk
 from geoseg.tuning import ProbedCost, probe_cost
 from geoseg.window import Window
@@ -16,13 +15,14 @@ from geoseg.window import Window
 __all__ = ["try_out"]
 
 
-def try_out(plan: RunPlan, source: Source, package: str) -> ProbedCost:
+def try_out(plan: RunPlan, source: Source, package: str, model: Model) -> ProbedCost:
     """What a few tiles in the middle of the scene cost, from the read to the decision.
 
     Args:
         plan: What would be run.
         source: The scene's pixels.
         package: Name or path of the model package.
+        model: What runs it with the plan's settings, on as many dates as the scene has.
 
     Raises:
         SourceError: The source cannot be read.
@@ -38,7 +38,7 @@ def try_out(plan: RunPlan, source: Source, package: str) -> ProbedCost:
     _, counts = stream_chunk(
         chunk,
         source=source,
-        model=load_model(package, settings),
+        model=model,
         blend=plan.blend,
         layers=plan.layers,
         settings=settings,

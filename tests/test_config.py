@@ -13,8 +13,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.config import PREFIX, RunConfig, key_of, resolve, show_config
+from geoseg.config import RunConfig
 from geoseg.errors import ConfigError
+from geoseg.resolved import PREFIX, key_of, resolve, show_config
 
 DEFAULT = RunConfig.model_validate({})
 KEYS = {key_of(name, field) for name, field in RunConfig.model_fields.items()}

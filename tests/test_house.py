@@ -44,6 +44,7 @@ PUBLIC = {
     "Sink",
     "Source",
     "TileGrid",
+    "detect_change",
     "load_model",
     "open_scene",
     "plan_run",
@@ -270,7 +271,8 @@ def beside_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory that holds what the pages talk about."""
     from geoseg.testing import write_scene
 
-    write_scene(tmp_path / "scene.tif", 96, 80, seed=1)
+    for seed, name in enumerate(("before", "scene", "after")):
+        write_scene(tmp_path / f"{name}.tif", 96, 80, seed=seed)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -319,7 +321,8 @@ def test_the_api_pages_name_modules_that_exist() -> None:
 
 
 def test_the_options_page_lists_every_option() -> None:
-    from geoseg.config import RunConfig, key_of
+    from geoseg.config import RunConfig
+    from geoseg.resolved import key_of
 
     page = (CHECKOUT / "docs" / "reference" / "options.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `--")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,8 +14,10 @@ from affine import Affine
 from PIL import Image
 
 from geoseg import look
+from geoseg import picture as drawing
 from geoseg.errors import SinkError, SourceError
 from geoseg.look import write_preview
+from geoseg.picture import DatePicture
 from geoseg.sink.cog import CogSink
 from geoseg.source import open as opening
 from geoseg.spec import ClassInfo
@@ -69,11 +72,11 @@ def pixels_of(picture: npt.NDArray[np.uint8], color: str) -> npt.NDArray[np.bool
 def test_any_shape_becomes_a_small_picture(tmp_path: Path, shape: tuple[int, int]) -> None:
     picture = draw(tmp_path, np.full(shape, 2, np.uint8), title="A title")
     height, width = picture.shape[:2]
-    assert max(height, width) <= look.LARGEST + 300
+    assert max(height, width) <= drawing.LARGEST + 300
     drawn = pixels_of(picture, PLANTS)
     rows, cols = drawn.any(axis=1).sum(), drawn.any(axis=0).sum()
-    assert min(rows, cols) >= look.THINNEST
-    assert max(rows, cols) >= look.TINY - 50 if max(shape) < look.TINY else max(rows, cols) >= min(*shape, 400)
+    assert min(rows, cols) >= drawing.THINNEST
+    assert max(rows, cols) >= drawing.TINY - 50 if max(shape) < drawing.TINY else max(rows, cols) >= min(*shape, 400)
     for color in (WATER, PLANTS, BARE):  # the legend has them all
         assert pixels_of(picture, color).sum() >= (look.SWATCH - 2) ** 2
 
@@ -103,7 +106,7 @@ def test_nodata_is_a_checkerboard_and_unknown_values_are_grey(tmp_path: Path) ->
     labels = halves(800, 800)
     labels[:400], labels[400:500] = 255, 77
     inside = draw(tmp_path, labels)[look.MARGIN : look.MARGIN + 800, look.MARGIN : look.MARGIN + 800]
-    light, dark = (pixels_of(inside[:400], bytes(color).hex()) for color in look.CHECKS)
+    light, dark = (pixels_of(inside[:400], bytes(color).hex()) for color in drawing.CHECKS)
     assert (light ^ dark).all()
     assert light.mean() == dark.mean() == 0.5
     assert pixels_of(inside[400:500], "808080").all()
@@ -130,7 +133,7 @@ def test_only_an_overview_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             read.append(pixels.shape)
             return pixels
 
-    monkeypatch.setattr(look, "open_raster", lambda path: Spy(opening.open_raster(path)))
+    monkeypatch.setattr(drawing, "open_raster", lambda path: Spy(opening.open_raster(path)))
     draw(tmp_path, halves(5000, 3001))
     assert read == [(1250, 751)]
 
@@ -197,7 +200,7 @@ def test_sixteen_bit_labels_with_many_classes_and_long_names(tmp_path: Path) -> 
 )
 def test_the_scale_is_that_of_the_ground(crs: str | None, transform: Affine, metres: float) -> None:
     geobox = GeoBox((100, 100), transform, crs)
-    assert look._metres_per_column(transform, geobox.crs, (100, 100)) == pytest.approx(metres, rel=5e-3)
+    assert drawing.metres_per_column(transform, geobox.crs, (100, 100)) == pytest.approx(metres, rel=5e-3)
 
 
 def test_without_a_crs_there_is_no_bar(tmp_path: Path) -> None:
@@ -242,3 +245,85 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     source = write_labels(tmp_path / "labels.tif", halves(20, 20))
     with pytest.raises(SinkError, match=r"preview\.png"):
         write_preview(tmp_path / "missing" / "preview.png", source, CLASSES, 255)
+
+
+# --- before, after, change ---
+
+
+def date_of(name: str, rgba: npt.NDArray[np.uint8], **facts: Any) -> DatePicture:
+    return DatePicture(**{"name": name, "scene_id": name, "datetime": None, "bands": ("nir",), "rgba": rgba, **facts})
+
+
+def dates_of(shape: tuple[int, int], **facts: Any) -> list[DatePicture]:
+    """Before is red above and transparent below, after is blue."""
+    before, after = np.zeros((*shape, 4), np.uint8), np.zeros((*shape, 4), np.uint8)
+    before[: -(-shape[0] // 2)], after[:] = (255, 0, 0, 255), (0, 0, 255, 255)
+    return [date_of("before", before, **facts), date_of("after", after, **facts)]
+
+
+def draw_change(folder: Path, shape: tuple[int, int], **options: Any) -> npt.NDArray[np.uint8]:
+    source = write_labels(folder / "change.tif", halves(*shape))
+    dates = options.pop("dates", None) or dates_of(shape)
+    path = look.write_change_preview(folder / "preview.png", source, CLASSES, 255, dates, **options)
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def place_of(picture: npt.NDArray[np.uint8], color: str) -> tuple[int, int, int, int]:
+    """First and last row, first and last column of the pixels of `color`."""
+    rows, cols = np.nonzero(pixels_of(picture, color))
+    return rows.min(), rows.max(), cols.min(), cols.max()
+
+
+def test_before_after_and_change_stand_side_by_side(tmp_path: Path) -> None:
+    picture = draw_change(tmp_path, (1040, 1040))
+    top, side = look.MARGIN, look.PANEL
+    panels = [picture[top : top + side, left : left + side] for left in range(top, 3 * side, side + look.GAP)]
+    inner = [panel[1:-1, 1:-1] for panel in panels]  # without the frame
+    assert pixels_of(inner[0][: side // 2 - 2], "FF0000").all()
+    light, dark = (pixels_of(inner[0][side // 2 + 2 :], bytes(color).hex()) for color in drawing.CHECKS)
+    assert (light ^ dark).all()
+    assert pixels_of(inner[1], "0000FF").all()
+    assert pixels_of(inner[2][: side // 2 - 2], WATER).all()
+    assert pixels_of(inner[2][side // 2 + 2 :], PLANTS).all()
+
+
+def test_wide_dates_stand_one_below_the_other(tmp_path: Path) -> None:
+    picture = draw_change(tmp_path, (300, 900))
+    before, after = place_of(picture, "FF0000"), place_of(picture, "0000FF")
+    water = place_of(picture[after[1] + 1 :], WATER)
+    assert before[1] < after[0] < after[1]
+    assert before[2:] == after[2:] == water[2:]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 700), (900, 1), (3, 2), (60, 40), (799, 801), (300, 4000), (4000, 300)])
+def test_dates_of_any_shape_become_a_small_picture(tmp_path: Path, shape: tuple[int, int]) -> None:
+    picture = draw_change(tmp_path, shape, title="A title")
+    assert max(picture.shape) <= 3 * look.PANEL + 500
+    for color in ("FF0000", "0000FF", PLANTS):
+        first_row, last_row, first_col, last_col = place_of(picture, color)
+        assert min(last_row - first_row, last_col - first_col) >= drawing.THINNEST // 2 - 2
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"bands": ("red", "green", "blue")}, {"datetime": datetime(2024, 5, 1, tzinfo=UTC)}],
+    ids=["bands", "time"],
+)
+def test_bands_and_times_stand_below_the_dates(tmp_path: Path, facts: dict[str, Any]) -> None:
+    plain, told = (
+        draw_change(tmp_path, (600, 600)),
+        draw_change(tmp_path, (600, 600), dates=dates_of((600, 600), **facts)),
+    )
+    rows, cols = np.nonzero((plain != told).any(axis=-1))
+    bottom, right = look.MARGIN + look.PANEL, look.MARGIN + 2 * look.PANEL + look.GAP
+    assert bottom < rows.min() <= rows.max() < bottom + look.GAP + 2 * look.LINE
+    assert cols.max() < right
+
+
+def test_the_bar_is_as_long_on_the_change_as_on_a_map_of_that_size(tmp_path: Path) -> None:
+    picture = draw_change(tmp_path, (1040, 1040))  # 20 metres per pixel of the picture
+    length = look._bar(20.0, 3 * look.PANEL)
+    assert length == (250, "5 km")
+    dark = pixels_of(picture, bytes(look.INK).hex())[look.MARGIN + look.PANEL :, : look.MARGIN + 250 + look.GAP]
+    assert dark.sum(axis=1).max() == pytest.approx(251, abs=1)

@@ -80,7 +80,10 @@ def _pinned(rows: int, cols: int) -> dict[str, int]:
     return {"rows_per_chunk": rows, "cols_per_chunk": cols}
 
 
-def test_a_worker_of_2_gb_can_take_part_in_a_scene_of_100_000_columns(tmp_path: Path) -> None:
+def test_a_worker_of_2_gb_can_take_part_in_a_scene_of_100_000_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 40))
     plan = _plan(100_000, 100_000, tile=512, overlap=128, workers=64, worker_memory=2 << 30)
     assert plan.worker_memory <= 2 << 30
     check_fits(plan, tmp_path)

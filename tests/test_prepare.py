@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.errors import BandError
-from geoseg.prepare import prepare, recipe_for
+from geoseg.prepare import prepare, recipes_for
 from geoseg.scene import Band, BandSet, Scaling
 from geoseg.spec import Channel, ClassInfo, ModelSpec, Rescale
 
@@ -41,7 +41,7 @@ def test_channels_equal_numpy(seed: int, dtype: str) -> None:
     ndvi = np.divide(nir - red, total, out=np.zeros_like(red), where=total != 0)
     expected = np.stack([np.clip(nir * 2 - 0.5, -0.25, 0.75), ndvi, red])
     expected[:, ~valid] = -9.0
-    channels = prepare(torch.from_numpy(pixels), torch.from_numpy(valid), recipe_for(spec, bands)).numpy()
+    channels = prepare(torch.from_numpy(pixels), torch.from_numpy(valid), recipes_for(spec, bands)[0]).numpy()
     clear = np.abs(total) > 1e-3
     np.testing.assert_allclose(channels[[0, 2]], expected[[0, 2]], atol=2e-6)
     np.testing.assert_allclose(channels[1][clear | ~valid], expected[1][clear | ~valid], atol=2e-3)
@@ -58,16 +58,16 @@ def test_channels_equal_numpy(seed: int, dtype: str) -> None:
 def test_scaling_comes_from_the_scene_then_the_card(declared: Scaling | None, dtype: str, expected: float) -> None:
     spec = _spec(RED, assume_scaling=Scaling(scale=1e-4))
     bands = BandSet((Band(name="red", dtype=dtype, scaling=declared), Band(name="nir", dtype=dtype)))
-    channels = prepare(torch.full((2, 1, 1), 100).to(getattr(torch, dtype)), None, recipe_for(spec, bands))
+    channels = prepare(torch.full((2, 1, 1), 100).to(getattr(torch, dtype)), None, recipes_for(spec, bands)[0])
     assert channels.item() == pytest.approx(expected)
 
 
 def test_zero_denominator_is_zero() -> None:
     bands = BandSet((Band(name="red", dtype="uint16"), Band(name="nir", dtype="uint16")))
-    channels = prepare(torch.zeros(2, 1, 1, dtype=torch.uint16), None, recipe_for(_spec(NDVI), bands))
+    channels = prepare(torch.zeros(2, 1, 1, dtype=torch.uint16), None, recipes_for(_spec(NDVI), bands)[0])
     assert channels.item() == 0.0
 
 
 def test_a_missing_band_is_named() -> None:
     with pytest.raises(BandError, match=r"'ndvi' of model 'm' needs nir; the scene gives red"):
-        recipe_for(_spec(NDVI), BandSet((Band(name="red", dtype="uint16"),)))
+        recipes_for(_spec(NDVI), BandSet((Band(name="red", dtype="uint16"),)))

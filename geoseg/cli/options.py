@@ -1,4 +1,4 @@
-"""The options of `segment` and `plan` on the command line, made from the fields of `RunConfig`."""
+"""The options of a run on the command line, made from the fields of `RunConfig` or `ChangeConfig`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from geoseg.config import RunConfig, key_of, resolve, show_config
+from geoseg.config import RunConfig
+from geoseg.resolved import key_of, resolve, show_config
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -71,20 +72,24 @@ def _option(name: str, field: FieldInfo) -> GroupedOption:
         shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
         description += f" Default: {shown}."
     metavar = _metavar(field, texts)
-    return GroupedOption([*declared, key], metavar=metavar, help=description, group=texts["group"])
+    bare = {"is_flag": False, "flag_value": texts["bare"]} if texts.get("bare") else {}
+    return GroupedOption([*declared, key], metavar=metavar, help=description, group=texts["group"], **bare)
 
 
 def _given(values: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in values.items() if value not in (None, ())}
 
 
-def run_options(*, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Gives a command every option of `RunConfig` but `skip`; the command is called with the resolved options."""
+def run_options(
+    kind: type[RunConfig] = RunConfig, *, metavar: str = "INPUT...", skip: tuple[str, ...] = ()
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Gives a command every option of `kind` but `skip`; the command is called with the resolved options."""
+    names = {key_of(name, field) for name, field in kind.model_fields.items()}
 
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         def call(inputs: tuple[str, ...], config: Path | None, show: bool, **values: Any) -> int:
-            own = {key: values.pop(key) for key in list(values) if key not in _names()}
-            resolved = resolve(_given({"inputs": inputs, **values}), file=config, environ=os.environ)
+            own = {key: values.pop(key) for key in list(values) if key not in names}
+            resolved = resolve(_given({"inputs": inputs, **values}), file=config, environ=os.environ, kind=kind)
             if show:
                 click.echo(show_config(resolved), nl=False)
                 return 0
@@ -92,22 +97,18 @@ def run_options(*, skip: tuple[str, ...] = ()) -> Callable[[Callable[..., int]],
 
         call.__doc__ = command.__doc__
         own = getattr(command, "__click_params__", [])
-        call.__click_params__ = [*own, *reversed(_parameters(skip))]  # type: ignore[attr-defined]
+        call.__click_params__ = [*own, *reversed(_parameters(kind, metavar, skip))]  # type: ignore[attr-defined]
         return call
 
     return decorate
 
 
-def _names() -> set[str]:
-    return {key_of(name, field) for name, field in RunConfig.model_fields.items()}
-
-
-def _parameters(skip: tuple[str, ...]) -> list[click.Parameter]:
-    fields = {name: field for name, field in RunConfig.model_fields.items() if name not in {"inputs", *skip}}
+def _parameters(kind: type[RunConfig], inputs: str, skip: tuple[str, ...]) -> list[click.Parameter]:
+    fields = {name: field for name, field in kind.model_fields.items() if name not in {"inputs", *skip}}
     file = click.Path(path_type=Path, dir_okay=False)
     shown = "Print every option and where it came from, and stop."
     return [
-        click.Argument(["inputs"], nargs=-1, metavar="INPUT..."),
+        click.Argument(["inputs"], nargs=-1, metavar=inputs),
         *(_option(name, field) for name, field in fields.items()),
         GroupedOption(["-c", "--config"], type=file, metavar="FILE.yaml", help="Options, one per line.", group="Run"),
         GroupedOption(["--show-config", "show"], is_flag=True, help=shown, group="Run"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,16 +12,15 @@ from geoseg.cli.messages import set_up_messages
 from geoseg.cli.options import EPILOG, GroupedCommand, run_options
 from geoseg.cli.outcome import DONE, FAILED, exit_code, say_error
 from geoseg.cli.progress import Watch
-from geoseg.cli.scenes import Input, inputs_of, open_input
+from geoseg.cli.scenes import Input, PairInput, inputs_of
 from geoseg.cli.signals import Signals
 from geoseg.cli.text import byte_text, count_text, table, time_text
-from geoseg.config import Resolved, RunConfig
+from geoseg.config import RunConfig
+from geoseg.resolved import Resolved
 
 if TYPE_CHECKING:
     from geoseg.cluster import Cluster
     from geoseg.plan import RunPlan
-    from geoseg.protocols import Source
-    from geoseg.scene import Scene
 
 __all__ = ["plan", "plan_scenes"]
 
@@ -34,19 +34,16 @@ def plan(resolved: Resolved, probe: bool) -> int:
     Takes the options of segment. Ends with exit code 3 if the run cannot fit, and names the option to change.
     """
     set_up_messages(**resolved.config.for_messages())
-    return plan_scenes(resolved.config, probe=probe)
+    return plan_scenes(inputs_of(resolved.config), resolved.config, probe=probe)
 
 
-def plan_scenes(config: RunConfig, *, probe: bool) -> int:
+def plan_scenes(given: Sequence[Input | PairInput], config: RunConfig, *, probe: bool) -> int:
     """Plans every scene and prints the plans; returns the exit code."""
-    given = inputs_of(config)
     from geoseg.cluster import Cluster
-    from geoseg.models import read_spec
 
     with Signals() as signals, Cluster(config.for_cluster(), starts=False) as cluster:
         signals.hint = "interrupted; nothing was written"
-        bands = read_spec(config.model).bands
-        ended = [_plan_one(each, bands, config, cluster, probe=probe) for each in given]
+        ended = [_plan_one(each, config, cluster, probe=probe) for each in given]
     codes, documents = zip(*ended, strict=True)
     if config.json_output:
         click.echo(json.dumps({"plans": documents} if len(given) > 1 else documents[0], indent=2))
@@ -54,12 +51,11 @@ def plan_scenes(config: RunConfig, *, probe: bool) -> int:
 
 
 def _plan_one(
-    given: Input, bands: tuple[str, ...], config: RunConfig, cluster: Cluster, *, probe: bool
+    given: Input | PairInput, config: RunConfig, cluster: Cluster, *, probe: bool
 ) -> tuple[int, dict[str, Any]]:
     try:
-        scene = open_input(given, bands, config)
         with Watch(given.label, quiet=config.quiet, verbose=config.verbose) as watch:
-            made = _planned(scene, config, cluster, watch, probe=probe)
+            made = _planned(given, config, cluster, watch, probe=probe)
     except Exception as error:  # noqa: BLE001 - the other scenes are still planned
         code = exit_code(error, began=False)
         text = say_error(error, debug=config.debug, about=given.label)
@@ -69,10 +65,11 @@ def _plan_one(
     return DONE, {"status": "planned", "input": given.label, **plan_document(made)}
 
 
-def _planned(scene: Scene[Source], config: RunConfig, cluster: Cluster, watch: Watch, *, probe: bool) -> RunPlan:
-    from geoseg import pipeline
+def _planned(given: Input | PairInput, config: RunConfig, cluster: Cluster, watch: Watch, *, probe: bool) -> RunPlan:
+    scene, more = given.opened(config, watch)
+    from geoseg import pipeline  # and with it torch: bad input is refused without
 
-    options = config.for_pipeline()
+    options = config.for_pipeline() | {key: value for key, value in more.items() if key == "model"}
     return pipeline.plan_segment(scene, out=config.out, cluster=cluster, on_event=watch, probe=probe, **options)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from geoseg.cli.messages import say
 from geoseg.cli.outcome import DONE, exit_code, say_error
 from geoseg.cli.progress import Watch
-from geoseg.cli.scenes import MOSAIC, Input, OutputFolders, open_input
+from geoseg.cli.scenes import MOSAIC, Input, OutputFolders, PairInput
 
 if TYPE_CHECKING:
     from geoseg.cli.signals import Signals
@@ -56,7 +56,6 @@ class _Call:
 
     config: RunConfig
     folders: OutputFolders
-    bands: tuple[str, ...]
     cluster: Cluster
     signals: Signals
     announce: Callable[[Outcome], None]
@@ -104,7 +103,7 @@ class _Step:
 class _SceneRun(_Step):
     """One scene: `predict`, then `assemble`."""
 
-    def __init__(self, given: Input, call: _Call) -> None:
+    def __init__(self, given: Input | PairInput, call: _Call) -> None:
         super().__init__(given.label, call.folders.out, call)
         self._given = given
         self._make_files: Callable[[], RunResult] | None = None
@@ -113,7 +112,7 @@ class _SceneRun(_Step):
         """Runs the scene's chunks."""
         call, config = self._call, self._call.config
         with self.guarded():
-            scene = open_input(self._given, call.bands, config)
+            scene, more = self._given.opened(config, self._watch)
             self.out = call.folders.of(scene)
             from geoseg import pipeline  # and with it torch: bad input is refused without
 
@@ -127,7 +126,7 @@ class _SceneRun(_Step):
                         skip_finished=call.folders.several,
                         cluster=call.cluster,
                         on_event=self._watch,
-                        **config.for_pipeline(),
+                        **{**config.for_pipeline(), **more},
                     )
                 )
 
@@ -168,7 +167,7 @@ class _MosaicRun(_Step):
 
 
 def run_scenes(
-    inputs: Sequence[Input],
+    inputs: Sequence[Input | PairInput],
     *,
     config: RunConfig,
     folders: OutputFolders,
@@ -190,10 +189,7 @@ def run_scenes(
         signals: What listens to Ctrl-C.
         announce: Called with each outcome of a scene that has its files, when it has them.
     """
-    from geoseg.models import read_spec
-
-    bands = read_spec(config.model).bands
-    call = _Call(config=config, folders=folders, bands=bands, cluster=cluster, signals=signals, announce=announce)
+    call = _Call(config=config, folders=folders, cluster=cluster, signals=signals, announce=announce)
     signals.hint = "interrupted; the same command resumes"
     outcomes = _all_scenes(inputs, call, pool if cluster.elsewhere else None)
     missing = [outcome for outcome in outcomes if outcome.code != DONE]
@@ -207,7 +203,7 @@ def run_scenes(
     return outcomes
 
 
-def _all_scenes(inputs: Sequence[Input], call: _Call, pool: Executor | None) -> list[Outcome]:
+def _all_scenes(inputs: Sequence[Input | PairInput], call: _Call, pool: Executor | None) -> list[Outcome]:
     """Runs one scene after the other; files are made in `pool`, if there is one, while the next is at work."""
     runs: list[_SceneRun] = []
     before: Future[None] | None = None

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from geoseg.config import RunConfig
+from geoseg.config import ChangeConfig, RunConfig
 from geoseg.errors import ConfigError, without_secrets
 from geoseg.store import Place, open_store
 
 if TYPE_CHECKING:
+    from geoseg.events import OnEvent
     from geoseg.protocols import Source
     from geoseg.scene import Scene
     from geoseg.source.items import ListedItem
 
-__all__ = ["MOSAIC", "Input", "OutputFolders", "inputs_of", "open_input"]
+__all__ = ["MOSAIC", "Input", "OutputFolders", "PairInput", "inputs_of", "pair_of_inputs"]
 
 
 MOSAIC = "mosaic"
@@ -33,6 +34,41 @@ class Input:
     """As given, or as a list of items has it; None where the bands name their files."""
     label: str
     """What messages call it: without a URL's query, which may hold a signature."""
+
+    def opened(self, config: RunConfig, on_event: OnEvent) -> tuple[Scene[Source], dict[str, Any]]:  # noqa: ARG002 - as below
+        """The scene, of which only headers are read, and what it adds to the arguments of `geoseg.pipeline.predicted`.
+
+        Torch is not loaded for a file that cannot be used.
+        """
+        from geoseg.models import read_spec
+        from geoseg.source import open_scene
+
+        return open_scene(self.location, bands=read_spec(config.model).bands, **config.for_scene()), {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairInput:
+    """The two scenes of a call that compares them."""
+
+    before: str | None
+    """The earlier one, as given."""
+    after: str | None
+    """The later one."""
+    label: str
+    """What messages call them."""
+
+    def opened(self, config: RunConfig, on_event: OnEvent) -> tuple[Scene[Source], dict[str, Any]]:
+        """Both as one scene, and what they add to the arguments of `geoseg.pipeline.predicted`."""
+        from geoseg.change import compare
+
+        found = compare(
+            self.before,
+            self.after,
+            model=config.model,
+            on_event=on_event,
+            **cast("ChangeConfig", config).for_dates(),
+        )
+        return found.scene, {"model": found.model, "comparison": found.comparison}
 
 
 def inputs_of(config: RunConfig) -> tuple[Input, ...]:
@@ -60,11 +96,29 @@ def _label(location: str) -> str:
     return without_secrets(location) if "://" in location else location
 
 
-def open_input(given: Input, bands: Sequence[str], config: RunConfig) -> Scene[Source]:
-    """The scene, of which only headers are read; torch is not loaded for a file that cannot be used."""
-    from geoseg.source import open_scene
+def pair_of_inputs(config: ChangeConfig) -> PairInput:
+    """The two scenes of a call.
 
-    return open_scene(given.location, bands=bands, **config.for_scene())
+    Raises:
+        ConfigError: There are not two, or bands of a date that is not named.
+    """
+    by_file = [
+        bool(bands) and all(isinstance(place, str) for place in bands.values())
+        for bands in (config.bands_before, config.bands_after)
+    ]
+    named = list(config.inputs)
+    if len(named) + sum(by_file) != 2:
+        raise ConfigError(
+            f"change compares two scenes, BEFORE and AFTER, not {len(named)}: name both, or the files of a date's "
+            "bands with --bands-before or --bands-after"
+        )
+    before = None if by_file[0] else named.pop(0)
+    after = None if by_file[1] else named.pop(0)
+    first, second = (
+        _label(str(next(iter(bands.values()))) if place is None else place).rstrip("/").rpartition("/")[2]
+        for place, bands in ((before, config.bands_before), (after, config.bands_after))
+    )
+    return PairInput(before=before, after=after, label=f"{first} -> {second}")
 
 
 @dataclass(slots=True, kw_only=True)

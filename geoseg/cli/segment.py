@@ -16,19 +16,22 @@ from geoseg.cli.options import EPILOG, GroupedCommand, run_options
 from geoseg.cli.outcome import DONE, FAILED, INTERRUPTED, USAGE
 from geoseg.cli.plan import plan_scenes
 from geoseg.cli.runs import Outcome, run_scenes
-from geoseg.cli.scenes import MOSAIC, Input, OutputFolders, inputs_of
+from geoseg.cli.scenes import MOSAIC, Input, OutputFolders, PairInput, inputs_of
 from geoseg.cli.signals import Signals
 from geoseg.cli.text import byte_text, count_text, speed_text, table, time_text
-from geoseg.config import Resolved, RunConfig
+from geoseg.config import RunConfig
 from geoseg.errors import ConfigError
+from geoseg.resolved import Resolved
 
 if TYPE_CHECKING:
     from geoseg.result import RunResult
     from geoseg.store import Place
 
-__all__ = ["segment"]
+__all__ = ["run_all", "segment"]
 
 _AS = {"skipped": " as finished"}
+_LISTED = 12
+"""Of more classes only those that occur are listed."""
 
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
@@ -40,12 +43,21 @@ def segment(resolved: Resolved) -> int:
     """
     config = resolved.config
     set_up_messages(**config.for_messages())
-    if config.dry_run:
-        return plan_scenes(config, probe=True)
-    if config.out is None:
-        raise ConfigError("--out is missing: name the directory of the results")
     given = inputs_of(config)
     several = len(given) > 1 or config.items is not None or config.mosaic is not None
+    return run_all(given, config, several=several)
+
+
+def run_all(given: Sequence[Input | PairInput], config: RunConfig, *, several: bool) -> int:
+    """Runs, or plans, every input of a call and says how it went; returns the exit code.
+
+    Raises:
+        ConfigError: No output directory is named.
+    """
+    if config.dry_run:
+        return plan_scenes(given, config, probe=True)
+    if config.out is None:
+        raise ConfigError("--out is missing: name the directory of the results")
     folders = OutputFolders(out=config.out, several=several)
     outcomes, catalog = _run_all(given, folders, config)
     if config.json_output:
@@ -56,7 +68,7 @@ def segment(resolved: Resolved) -> int:
 
 
 def _run_all(
-    inputs: tuple[Input, ...], folders: OutputFolders, config: RunConfig
+    inputs: Sequence[Input | PairInput], folders: OutputFolders, config: RunConfig
 ) -> tuple[list[Outcome], Place | None]:
     """How each scene ended, and where the catalog of several is."""
     from geoseg.cluster import Cluster
@@ -136,8 +148,12 @@ def _document(outcome: Outcome) -> dict[str, Any]:
 
 def result_document(result: RunResult) -> dict[str, Any]:
     """What ``--json`` says about a finished run: paths, areas, counts, timings in seconds, memory in bytes."""
-    names = ("labels", "confidence", "probabilities", "preview", "item", "report")
+    names = ("labels", "confidence", "probabilities", "preview", "compare", "item", "report")
     paths = {name: getattr(result, name) for name in names}
+    if result.is_change:
+        paths = {
+            {"labels": "change", "confidence": "change_probability"}.get(name, name): paths[name] for name in names
+        }
     return {
         **{name: None if path is None else str(path) for name, path in paths.items()},
         "polygons": [str(path) for path in result.polygons],
@@ -159,7 +175,7 @@ def summary(result: RunResult) -> str:
     """The table of a finished run: pixels and km2 per class, time, throughput, memory."""
     total = sum(area.pixels for area in result.areas)
     rows = [("class", "pixels", "km2", "share")]
-    for area in result.areas:
+    for area in result.areas if len(result.areas) <= _LISTED else [area for area in result.areas if area.pixels]:
         share = f"{100 * area.pixels / total:.1f} %" if total else "-"
         rows.append((area.title or area.name, count_text(area.pixels), f"{area.km2:,.3f}", share))
     passes = result.counts["forward_passes"]

@@ -63,6 +63,7 @@ def spec_of(
         assume_scaling=_assumed(fields),
         task=_choice(fields, "geoseg:task", ("segmentation", "change-detection")),  # type: ignore[arg-type]
         dates=dates,
+        maps=_take(fields, "geoseg:maps", int, 1),
         static_batch=batch,
         static_tile=size,
         digest=digest,
@@ -212,8 +213,11 @@ def _classes(fields: Mapping[str, Any]) -> tuple[ClassInfo, ...]:
         )
     if len(shape) != 4 or len(order) != 4 or order[0] != "batch" or list(order[2:]) != ["height", "width"]:
         raise ModelError(f"output {shape} with dim_order {order}: geoseg takes batch, classes, height, width")
-    if shape[1] not in (-1, len(listed)):
-        raise ModelError(f"output shape {shape} has {shape[1]} channels, but {len(listed)} classes are listed")
+    maps = _take(fields, "geoseg:maps", int, 1)
+    if shape[1] not in (-1, maps * len(listed)):
+        raise ModelError(
+            f"output shape {shape} has {shape[1]} channels, but {len(listed)} classes are listed for {maps} map(s)"
+        )
     return tuple(_class(entry, position) for position, entry in enumerate(listed))
 
 

@@ -65,7 +65,7 @@ class OpenvinoModel:
         compiled = self.load(tuple(batch.shape))
         request = _request(compiled)
         batch = batch.contiguous()
-        expected = [batch.shape[0], len(self.spec.classes), *batch.shape[-2:]]
+        expected = [batch.shape[0], self.spec.outputs, *batch.shape[-2:]]
         if list(compiled.output(0).shape) != expected:
             raise ModelError(
                 f"model {self.spec.name!r} gives {list(compiled.output(0).shape)}: its card says {expected}"

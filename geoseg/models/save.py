@@ -62,6 +62,7 @@ def save_package(
     value_scaling: Sequence[Mapping[str, Any]] | None = None,
     assume_scaling: Scaling | None = None,
     dates: int = 1,
+    maps: int = 1,
     task: str = "segmentation",
     training_statistics: Mapping[str, Any] | None = None,
     properties: Mapping[str, Any] | None = None,
@@ -90,6 +91,7 @@ def save_package(
         value_scaling: MLM value scaling objects from reflectance to what the net sees: one, or one per band.
         assume_scaling: Stored numbers to reflectance for integer bands whose scene declares nothing.
         dates: Scenes per input.
+        maps: Class maps per input: 2 where the net of a pair gives one for each date.
         task: ``segmentation`` or ``change-detection``.
         training_statistics: Per band: mean, sd, histogram of the training data.
         properties: More fields for the card: licence, provenance, metrics.
@@ -118,8 +120,9 @@ def save_package(
         **_model_fields(module, name, built[0], format),
         "bands": [_band_entry(band) for band in bands],
         "mlm:input": [_input_entry(bands, dates, tile, value_scaling)],
-        "mlm:output": [_output_entry(classes, tile)],
+        "mlm:output": [_output_entry(classes, tile, maps)],
         "geoseg:task": task,
+        "geoseg:maps": maps if maps > 1 else None,
         "geoseg:tile": tile,
         "geoseg:overlap": overlap,
         "geoseg:multiple_of": multiple_of,
@@ -215,12 +218,12 @@ def _input_entry(
     }
 
 
-def _output_entry(classes: Sequence[ClassInfo | str], tile: int) -> dict[str, Any]:
+def _output_entry(classes: Sequence[ClassInfo | str], tile: int, maps: int) -> dict[str, Any]:
     return {
         "name": "scores",
         "tasks": ["semantic-segmentation"],
         "result": {
-            "shape": [-1, len(classes), tile, tile],
+            "shape": [-1, maps * len(classes), tile, tile],
             "dim_order": ["batch", "classes", "height", "width"],
             "data_type": "float32",
         },

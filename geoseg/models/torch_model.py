@@ -94,7 +94,7 @@ def check_scores(scores: object, batch: Tensor, spec: ModelSpec) -> Tensor:
 
     if isinstance(scores, dict):  # torchvision's nets
         scores = scores.get("out")
-    expected = (batch.shape[0], len(spec.classes), *batch.shape[-2:])
+    expected = (batch.shape[0], spec.outputs, *batch.shape[-2:])
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != expected:
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise ModelError(

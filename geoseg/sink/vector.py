@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from geoseg.earth import longest_line, pixel_areas, to_lonlat
 from geoseg.errors import GeosegError, GridError, MissingExtraError, SinkError
 from geoseg.events import Event, OnEvent, Warned
 from geoseg.polygons import Regions, polygonize
+from geoseg.scene import DATES, Scene
 from geoseg.sink.pmtiles import empty_pmtiles
-from geoseg.spec import ClassInfo
+from geoseg.spec import ClassInfo, ModelSpec
 from geoseg.types import Labels
 from geoseg.window import GeoBox
 
-__all__ = ["FORMATS", "make_features", "write_features"]
+__all__ = ["FORMATS", "make_change_features", "make_features", "write_features"]
 
 LARGE_GEOJSON = 10**9
 """Bytes of a GeoJSON beyond which a person is warned."""
@@ -76,27 +77,83 @@ def make_features(
     Raises:
         GridError: `labels`, `geobox` and `confidence` differ in shape.
     """
-    if labels.shape != tuple(geobox.shape):
-        raise GridError(f"labels of {labels.shape} pixels do not fit a grid of {tuple(geobox.shape)}")
-    regions = polygonize(labels, nodata=nodata, transform=geobox.transform[:6], joints=longest_line(geobox))
+    regions = _regions(labels, geobox, nodata)
     means = np.full(len(regions), np.nan)
     if confidence is not None:
         means = regions.mean_of(confidence) * confidence_scale + confidence_offset
     names = {info.value: info.name for info in classes}
-    time = pd.Timestamp(datetime) if datetime else pd.NaT
-    return geopandas.GeoDataFrame(
-        {
-            "class_id": regions.values.astype(np.int32),
-            "class_name": pd.array([names.get(int(v), str(v)) for v in regions.values], dtype="str"),
-            "area_m2": _areas(regions, geobox),
-            "confidence_mean": np.round(means, 5),
-            "scene": pd.array([scene] * len(regions), dtype="str"),
-            "datetime": pd.Series([time] * len(regions), dtype="datetime64[ms, UTC]"),
-            "model": pd.array([model] * len(regions), dtype="str"),
-        },
-        geometry=regions.polygons,
-        crs=geobox.crs.to_wkt() if geobox.crs else None,
-    )
+    columns = {
+        "class_id": regions.values.astype(np.int32),
+        "class_name": _words(names.get(int(value), str(value)) for value in regions.values),
+        "area_m2": _areas(regions, geobox),
+        "confidence_mean": np.round(means, 5),
+        "scene": _words([scene] * len(regions)),
+        "datetime": _times(datetime, len(regions)),
+        "model": _words([model] * len(regions)),
+    }
+    return _frame(columns, regions, geobox)
+
+
+def make_change_features(
+    change: Labels,
+    *,
+    geobox: GeoBox,
+    spec: ModelSpec,
+    probability: npt.NDArray[Any] | None,
+    probability_scale: float,
+    pair: Scene[Any],
+    more: Callable[[Regions], Mapping[str, npt.NDArray[Any]]],
+) -> geopandas.GeoDataFrame:
+    """One row per 4-connected region of one kind of change, as `make_features` makes them; none for what did not.
+
+    Columns: class_id, class_name, from_class and to_class (where the model maps both dates), area_m2,
+    probability_mean, before and after (UTC; empty where not known), what `more` adds, scene, model, geometry.
+
+    Args:
+        change: (row, col) labels as `spec.written` lists them, 0 for unchanged.
+        geobox: Where `change` lies.
+        spec: The model's card.
+        probability: (row, col) stored probability of change.
+        probability_scale: Probability per stored unit.
+        pair: Both dates.
+        more: Gives further columns of the regions.
+
+    Raises:
+        GridError: `change`, `geobox` and `probability` differ in shape.
+    """
+    regions = _regions(np.where(change == spec.written.label_nodata, 0, change), geobox, 0)
+    count, values = len(regions), [int(value) for value in regions.values]
+    means = np.full(count, np.nan) if probability is None else regions.mean_of(probability) * probability_scale
+    names = {info.value: info.name for info in spec.written.classes}
+    columns = {"class_id": regions.values.astype(np.int32), "class_name": _words(names[value] for value in values)}
+    if transitions := spec.transitions:
+        columns |= {
+            "from_class": _words(transitions[value][0].name for value in values),
+            "to_class": _words(transitions[value][1].name for value in values),
+        }
+    columns |= {"area_m2": _areas(regions, geobox), "probability_mean": np.round(means, 5)}
+    columns |= {name: _times(date.datetime, count) for name, date in zip(DATES, pair.dates, strict=True)}
+    columns |= {**more(regions), "scene": _words([pair.id] * count), "model": _words([spec.name] * count)}
+    return _frame(columns, regions, geobox)
+
+
+def _regions(labels: Labels, geobox: GeoBox, nodata: int | None) -> Regions:
+    if labels.shape != tuple(geobox.shape):
+        raise GridError(f"labels of {labels.shape} pixels do not fit a grid of {tuple(geobox.shape)}")
+    return polygonize(labels, nodata=nodata, transform=geobox.transform[:6], joints=longest_line(geobox))
+
+
+def _words(words: Iterable[str]) -> Any:
+    return pd.array(list(words), dtype="str")
+
+
+def _times(moment: datetime | None, count: int) -> Any:
+    return pd.Series([pd.Timestamp(moment) if moment else pd.NaT] * count, dtype="datetime64[ms, UTC]")
+
+
+def _frame(columns: Mapping[str, Any], regions: Regions, geobox: GeoBox) -> geopandas.GeoDataFrame:
+    crs = geobox.crs.to_wkt() if geobox.crs else None
+    return geopandas.GeoDataFrame(dict(columns), geometry=regions.polygons, crs=crs)
 
 
 def _areas(regions: Regions, geobox: GeoBox) -> npt.NDArray[np.float64]:
@@ -183,7 +240,8 @@ def _feature_lines(frame: geopandas.GeoDataFrame) -> list[str]:
     """One GeoJSON feature per row."""
     shapes = shapely.to_geojson(_lonlat(frame))
     table = pd.DataFrame(frame.drop(columns=frame.geometry.name))
-    table["datetime"] = [None if pd.isna(time) else time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in table["datetime"]]
+    for name in table.select_dtypes("datetimetz"):
+        table[name] = [None if pd.isna(time) else time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in table[name]]
     table = table.astype(object).where(table.notna(), None)
     return [
         f'{{"type":"Feature","properties":{json.dumps(row, ensure_ascii=False)},"geometry":{shape}}}'

@@ -6,9 +6,11 @@ Importing this package loads no raster library; that waits until something is op
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from geoseg.errors import BandError
 from geoseg.protocols import Source
 from geoseg.scene import Scene
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from geoseg.source.items import ListedItem
 
-__all__ = ["open_scene"]
+__all__ = ["bands_in", "open_scene"]
 
 
 def open_scene(
@@ -50,7 +52,8 @@ def open_scene(
         scale: Reflectance per stored unit, of all bands; overrides what files and item declare, like the next two.
         offset: Reflectance of a stored 0.
         nodata: Stored number that means "no observation".
-        mask: A raster on any grid; where it is not zero, pixels are excluded.
+        mask: A raster on any grid; where it is not zero, pixels are excluded. Text that ends in ``:3,8`` excludes these
+            values only.
         resolution: Pixel size to read at, in units of the CRS; None: the finest of the bands'.
         crs: CRS to read in; None: the bands' own.
         assume_crs: CRS of inputs that declare none.
@@ -67,7 +70,7 @@ def open_scene(
     """
     from geoseg.source.opening import Opening
 
-    opening = Opening(
+    return Opening(
         bands=tuple(bands),
         band_map={name.lower(): place for name, place in (band_map or {}).items()},
         scale=scale,
@@ -81,5 +84,24 @@ def open_scene(
         on_bad_block=on_bad_block,
         unsigned=aws_no_sign_request,
         scene_id=scene_id,
-    )
-    return opening.open(inputs)
+    ).open(inputs)
+
+
+def bands_in(
+    inputs: str | PathLike[str] | ListedItem | xr.DataArray | None,
+    names: Sequence[str],
+    **options: Any,
+) -> tuple[str, ...]:
+    """Those of `names` that a scene has; `options` are those of `open_scene`, and only headers are read.
+
+    Raises:
+        SourceError: An input cannot be opened.
+        GridError: An input has no place on the Earth.
+        ConfigError: An argument makes no sense.
+    """
+    found: list[str] = []
+    for name in names:
+        with suppress(BandError):
+            open_scene(inputs, bands=(name,), **options)
+            found.append(name)
+    return tuple(found)

@@ -21,11 +21,11 @@ from geoseg.source.header import MAX_PIXELS
 from geoseg.source.info import inspect
 from geoseg.source.projection import ToPixels, crs_of, to_world
 from geoseg.source.raster import RasterSource, join_rasters
-from geoseg.source.warp import WarpedSource
+from geoseg.source.warp import WarpedSource, bad_blocks_of
 from geoseg.types import Pixels, Valid
-from geoseg.window import GeoBox, Window, crop_geobox
+from geoseg.window import GeoBox, Window, crop_geobox, whole
 
-__all__ = ["FinishedMap", "covering_grid", "extent_on", "on_grid", "open_map"]
+__all__ = ["FinishedMap", "ShiftedSource", "covering_grid", "extent_on", "on_grid", "open_map"]
 
 _EDGE_POINTS = 257
 """Points along each side of a map whose places say what it covers of another grid."""
@@ -154,13 +154,18 @@ class ShiftedSource:
         """The other source's identity."""
         return self.source.identity()
 
+    @property
+    def bad_blocks(self) -> int:
+        """Storage blocks that were filled because they cannot be decoded."""
+        return bad_blocks_of(self.source)
+
     def read(self, window: Window) -> tuple[Pixels, Valid]:
-        """Stored numbers (band, row, col) and usable pixels (row, col) of `window`.
+        """Stored numbers (band, row, col) and usable pixels (row, col) of `window`; none beyond the grid.
 
         Raises:
             SourceError: The other source cannot be read.
         """
-        return self.source.read(
+        pixels, valid = self.source.read(
             Window(
                 row_off=window.row_off + self.rows,
                 col_off=window.col_off + self.cols,
@@ -168,6 +173,10 @@ class ShiftedSource:
                 width=window.width,
             )
         )
+        inner = (window & whole(self.geobox)).within(window).slices
+        usable = np.zeros(window.shape, bool)
+        usable[inner] = valid[inner]
+        return pixels, usable
 
 
 if TYPE_CHECKING:

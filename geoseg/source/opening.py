@@ -18,7 +18,7 @@ from geoseg.source.grids import same_grid
 from geoseg.source.info import RasterInfo, inspect
 from geoseg.source.items import ListedItem
 from geoseg.source.location import Location, parse_location, regular_file
-from geoseg.source.mask import masked
+from geoseg.source.mask import masked, parse_mask
 from geoseg.source.raster import OnBadBlock, join_rasters
 from geoseg.source.warp import bring_together
 
@@ -80,7 +80,7 @@ class Opening:
         found = self._found(inputs)
         source = bring_together(found.sources, self.bands, self.resolution, self.crs)
         if self.mask is not None:
-            source = masked(source, self._mask(source))
+            source = self._masked(source, self.mask)
         return Scene(
             id=_safe_id(self.scene_id or found.id),
             source=source,
@@ -214,9 +214,13 @@ class Opening:
                 grids.append([(info, index, band)])
         return tuple(join_rasters(group, on_bad_block=self.on_bad_block) for group in grids)
 
-    def _mask(self, source: Source) -> Source:
-        info = inspect(str(self.mask), assume_crs=str(source.geobox.crs), unsigned=self.unsigned)
-        return join_rasters([(info, 1, declare_band(info, 1, "mask"))], on_bad_block=self.on_bad_block)
+    def _masked(self, source: Source, mask: str | os.PathLike[str]) -> Source:
+        place, classes = parse_mask(mask) if isinstance(mask, str) else (mask, ())
+        info = inspect(place, assume_crs=str(source.geobox.crs), unsigned=self.unsigned)
+        band = declare_band(info, 1, "mask")
+        if classes:  # a class may be the number that the file calls nodata
+            band = replace(band, nodata=None)
+        return masked(source, join_rasters([(info, 1, band)], on_bad_block=self.on_bad_block), classes)
 
 
 class _Shelf:

@@ -146,6 +146,19 @@ class RasterSource:
                 raise
         return pixels, valid
 
+    def thinned(self, window: Window, shape: tuple[int, int]) -> tuple[Pixels, Valid]:
+        """Stored numbers (band, *shape) and usable pixels (`shape`): the nearest of a `window` within the scene.
+
+        Overviews are read where there are fitting ones, so a small shape costs little.
+
+        Raises:
+            SourceError: A file cannot be read, or is no longer what it was.
+        """
+        pixels, valid = np.empty((len(self._bands), *shape), self._dtype), np.ones(shape, bool)
+        for reader in self._readers:
+            reader.thin_into(window, pixels, valid)
+        return pixels, valid
+
     def _read_all(self, window: Window, pixels: Pixels, valid: Valid) -> None:
         """All files, one after the other; remote ones side by side, for most of their time is waiting."""
         valid[:] = True

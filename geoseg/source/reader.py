@@ -72,6 +72,21 @@ class FileReader:
         for position, band in self._bands:
             _judge(band, pixels[position], valid)
 
+    def thin_into(self, window: Window, pixels: Pixels, valid: Valid) -> None:
+        """As `read_into`, at the nearest pixels of a smaller array; from an overview where there is a fitting one.
+
+        Raises:
+            SourceError: The raster cannot be read, or is no longer what it was; of bad blocks none is named.
+        """
+        try:
+            self._patiently(window, pixels, valid)
+        except RasterioError as error:
+            self._decode_alone()
+            location = self.file.examined.location
+            raise SourceError(f"{location}: cannot be read: {reason(error, location)}") from None
+        for position, band in self._bands:
+            _judge(band, pixels[position], valid)
+
     def close(self) -> None:
         """Closes the handles that nobody reads from."""
         while (dataset := self._taken()) is not None:
@@ -112,18 +127,20 @@ class FileReader:
         recheck(self.file.examined)
 
     def _fill(self, window: Window, pixels: Pixels, valid: Valid) -> None:
-        """Decodes straight into the array that was asked for, and applies masks."""
+        """Decodes straight into the array that was asked for, thinned where it is smaller, and applies masks."""
         place = ((window.row_off, window.row_stop), (window.col_off, window.col_stop))
+        shape = valid.shape
         with self._dataset() as dataset, environment(self.file.examined):
             for position, indexes in self._runs:
                 dataset.read(indexes, window=place, out=pixels[position : position + len(indexes)])
             if self.file.mask == "dataset":
-                valid &= dataset.read_masks(1, window=place) != 0
+                valid &= dataset.read_masks(1, window=place, out_shape=shape) != 0
             elif self.file.mask == "band":
                 wanted = [index for _, indexes in self._runs for index in indexes]
-                valid &= (dataset.read_masks(wanted, window=place) != 0).all(axis=0)
+                masks = dataset.read_masks(wanted, window=place, out_shape=(len(wanted), *shape))
+                valid &= (masks != 0).all(axis=0)
             if self._alpha is not None:
-                valid &= dataset.read(self._alpha, window=place) != 0
+                valid &= dataset.read(self._alpha, window=place, out_shape=shape) != 0
         if self.file.examined.unbound:
             recheck(self.file.examined)
 

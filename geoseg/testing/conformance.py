@@ -141,7 +141,7 @@ class ModelConformance:
         model = self.make()
         batch = _batch(model)
         scores = model.predict(batch)
-        assert tuple(scores.shape) == (batch.shape[0], len(model.spec.classes), *batch.shape[-2:])
+        assert tuple(scores.shape) == (batch.shape[0], model.spec.outputs, *batch.shape[-2:])
         assert scores.dtype == torch.float32
         assert scores.device == batch.device
         assert bool(torch.isfinite(scores).all())

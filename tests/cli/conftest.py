@@ -77,6 +77,8 @@ def finished(out: Path) -> SimpleNamespace:
         probabilities=None,
         polygons=(out / "polygons.geojson",),
         preview=out / "preview.png",
+        compare=None,
+        is_change=False,
         item=out / "item.json",
         report=out / "run.json",
         areas=areas,

@@ -12,7 +12,8 @@ import click
 import pytest
 
 from geoseg.cli.root import COMMANDS, program
-from geoseg.config import RunConfig, key_of
+from geoseg.config import RunConfig
+from geoseg.resolved import key_of
 from tests.cli.conftest import Call
 
 HEAVY = ("torch", "dask", "distributed", "rasterio", "numpy", "pydantic", "rich", "pystac", "geopandas", "onnxruntime")

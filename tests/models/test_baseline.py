@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from geoseg.models import load_model, package_path, read_spec
 from geoseg.models.baseline import CHANNELS, CLASSES, CRITERIA, spectral_baseline, write_spectral_baseline
-from geoseg.prepare import prepare, recipe_for
+from geoseg.prepare import prepare, recipes_for
 from geoseg.scene import Band, BandSet
 from tests.models.cards import card_of
 
@@ -43,7 +43,7 @@ def classify(reflectance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     names = ("blue", "green", "red", "nir", "swir16", "swir22")
     ordered = np.stack([reflectance[names.index(band)] for band in spec.bands])
     bands = BandSet(tuple(Band(name=name, dtype="float32") for name in spec.bands))
-    channels = prepare(torch.from_numpy(ordered.astype(np.float32)), None, recipe_for(spec, bands))
+    channels = prepare(torch.from_numpy(ordered.astype(np.float32)), None, recipes_for(spec, bands)[0])
     probs = load_model("spectral-baseline").predict(channels[None]).softmax(1)[0]
     return np.array(spec.values)[probs.argmax(0).numpy()], probs.amax(0).numpy()
 

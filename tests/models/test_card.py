@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from geoseg.errors import GeosegError, ModelError
 from geoseg.models.card import rescale_of, spec_of
-from geoseg.prepare import prepare, recipe_for
+from geoseg.prepare import prepare, recipes_for
 from geoseg.scene import Band, BandSet, Scaling
 from tests.models.cards import plain_card
 
@@ -41,7 +41,7 @@ def test_value_scaling_is_what_the_extension_says(kind: str, first: float, secon
     spec = spec_of(card)
     pixels = np.random.default_rng(seed).uniform(-3, 3, (2, 4, 5)).astype(np.float32)
     bands = BandSet(tuple(Band(name=name, dtype="float32") for name in spec.bands))
-    found = prepare(torch.from_numpy(pixels), None, recipe_for(spec, bands)).numpy()
+    found = prepare(torch.from_numpy(pixels), None, recipes_for(spec, bands)[0]).numpy()
     expected = formula(pixels.astype(np.float64), *(numbers[name] for name in names))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

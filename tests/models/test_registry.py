@@ -39,8 +39,21 @@ def test_a_net_comes_back_from_its_package(architecture: str, encoder: str, chan
     torch.testing.assert_close(load_model(path).predict(batch), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["FCEF", "TemporalUnet"])
+def test_a_net_for_pairs_comes_back_from_its_package(architecture: str, tmp_path: Path) -> None:
+    net = build(architecture, {"encoder_name": "tu-mobilenetv3_small_050", "in_channels": 4, "classes": 3})
+    bands = [f"band{number}" for number in range(4)]
+    path = save_package(net, tmp_path / "net", name="a net", bands=bands, classes="abc", tile=64, dates=2)
+    assert (read_spec(path).dates, len(read_spec(path).channels)) == (2, 4)
+    batch = torch.rand(2, 2, 4, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(load_model(path).predict(batch), net(batch), rtol=1e-5, atol=1e-5)
+
+
 def test_the_architectures_of_the_registry_are_those_promised() -> None:
-    assert {"Unet", "UnetPlusPlus", "DeepLabV3Plus", "FPN", "PSPNet", "Segformer", "UPerNet"} <= set(architectures())
+    smp_nets = {"Unet", "UnetPlusPlus", "DeepLabV3Plus", "FPN", "PSPNet", "Segformer", "UPerNet"}
+    pairs = {"FCEF", "FCSiamConc", "FCSiamDiff", "BTC", "ChangeViT", "ChangeStarFarSeg", "SiameseUnet", "TemporalUnet"}
+    assert smp_nets | pairs <= set(architectures())
 
 
 def test_names_do_not_depend_on_case_and_the_random_stream_is_left_alone() -> None:

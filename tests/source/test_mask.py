@@ -1,4 +1,4 @@
-"""`--mask`: what is not zero is excluded, on the scene's grid or another."""
+"""`--mask`: what is not zero is excluded, or what is of some classes, on the scene's grid or another."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.warp import Resampling, reproject
 
-from geoseg.errors import GridError, SourceError
+from geoseg.errors import ConfigError, GridError, SourceError
 from geoseg.protocols import Source
 from geoseg.source import open_scene
-from geoseg.source.mask import MaskedSource, masked
+from geoseg.source.mask import MaskedSource, masked, parse_mask
 from geoseg.testing.conformance import SourceConformance
 from geoseg.window import GeoBox, Window, crop_geobox, whole
 from tests.source.sources import ArraySource, write_raster
@@ -40,6 +42,11 @@ def mask_values(shape: Sequence[int], share: float = 0.3) -> npt.NDArray[np.uint
 class TestMaskedSource(SourceConformance):
     def make(self) -> Source:
         return masked(scene_source(), ArraySource(mask_values(SCENE.shape), SCENE))
+
+
+class TestMaskedByClass(SourceConformance):
+    def make(self) -> Source:
+        return masked(scene_source(), ArraySource(mask_values(SCENE.shape), SCENE), (3, 8))
 
 
 def test_non_zero_is_excluded_and_nothing_else() -> None:
@@ -125,3 +132,74 @@ def test_open_scene_takes_a_mask_file(tmp_path: Path) -> None:
     assert f"mask:{mask_path}" in scene.source.identity()
     with pytest.raises(SourceError, match="nowhere"):
         open_scene(scene_path, bands=["nir"], mask=tmp_path / "nowhere.tif")
+
+
+@given(st.sets(st.integers(0, 300), min_size=1))
+def test_exactly_the_classes_are_excluded(classes: set[int]) -> None:
+    source, values = scene_source(), mask_values(SCENE.shape, share=0.9)
+    _, valid = masked(source, ArraySource(values, SCENE), tuple(classes)).read(whole(SCENE))
+    np.testing.assert_array_equal(valid, source.valid & ~np.vectorize(classes.__contains__)(values[0]))
+
+
+def test_classes_on_another_grid_are_those_of_the_nearest() -> None:
+    grid = GeoBox((40, 50), Affine(30, 0, 399000, 0, -30, 5300000), "EPSG:32633")
+    source, values = scene_source(), mask_values(grid.shape, share=0.9)
+    _, valid = masked(source, ArraySource(values, grid), (3, 8)).read(whole(SCENE))
+    nearest = np.repeat(np.repeat(values[0], 3, 0), 3, 1)
+    np.testing.assert_array_equal(valid, source.valid & (nearest != 3) & (nearest != 8))
+
+
+def test_other_classes_are_another_input() -> None:
+    mask = ArraySource(mask_values(SCENE.shape), SCENE, names=("scl",))
+    identities = [masked(scene_source(), mask, classes).identity() for classes in [(), (3,), (3, 8)]]
+    assert len({tuple(identity.items()) for identity in identities}) == 3
+
+
+PLACES = [
+    "scl.tif",
+    "/data/a b/scl.tif",
+    "https://example.org/scl.tif",
+    "http://host:8080/scl.tif",
+    "https://example.org/scl.tif?sig=a%3A3",
+    "s3://bucket/tiles/scl.tif",
+    "file:///data/scl.tif",
+    "C:/data/scl.tif",
+    "odd:name.tif",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@given(st.lists(st.integers(0, 99), max_size=5))
+def test_what_is_written_after_the_place_is_read_back(place: str, classes: list[int]) -> None:
+    written = f"{place}:{','.join(map(str, classes))}" if classes else place
+    assert parse_mask(written) == (place, tuple(classes))
+
+
+@pytest.mark.parametrize("text", ["http://host:80", "s3://bucket:3,8"])
+def test_what_follows_a_bare_host_is_its_port(text: str) -> None:
+    assert parse_mask(text) == (text, ())
+
+
+@pytest.mark.parametrize("text", ["scl.tif:", "scl.tif:3,,8", "scl.tif:3,", "scl.tif:3 8"])
+def test_a_list_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"mask scl.tif: .* FILE:3,8,9"):
+        parse_mask(text)
+
+
+def test_a_refused_list_shows_no_signature() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_mask("https://example.org/scl.tif?sig=hidden:3,,8")
+    assert "hidden" not in str(caught.value)
+
+
+def test_open_scene_takes_classes_and_one_may_be_the_masks_nodata_number(tmp_path: Path) -> None:
+    scene_path = write_raster(tmp_path / "scene.tif", scene_source().values, SCENE, descriptions=("red", "nir"))
+    values = mask_values(SCENE.shape, share=0.9)
+    mask_path = write_raster(tmp_path / "scl.tif", values, SCENE, nodata=0)
+    for text, kept in [
+        (f"{mask_path}:3,8", ~np.isin(values[0], [3, 8])),
+        (f"{mask_path}:0, 4", ~np.isin(values[0], [0, 4])),
+        (str(mask_path), values[0] == 0),
+    ]:
+        _, valid = open_scene(scene_path, bands=["nir"], mask=text).source.read(whole(SCENE))
+        np.testing.assert_array_equal(valid, kept)
