@@ -11,7 +11,7 @@ from benchmarks.scene import BANDS
 from geoseg.models import save_package
 from geoseg.scene import Scaling
 
-__all__ = ["CLASSES", "pointwise", "pointwise_package", "unet", "unet_package"]
+__all__ = ["CLASSES", "pointwise", "pointwise_package", "siamese_package", "unet", "unet_package"]
 
 CLASSES = ("water", "crops", "forest", "bare", "built", "snow")
 
@@ -50,7 +50,19 @@ def unet_package(folder: Path, encoder: str) -> Path:
     return path
 
 
-def _save(net: nn.Module, path: Path, name: str, *, multiple_of: int, kind: str) -> None:
+def siamese_package(folder: Path, encoder: str) -> Path:
+    """Geoseg's own net for pairs, as wide as `unet`, as a native package."""
+    from geoseg.models.change import SiameseUnet
+
+    path = folder / f"siamese-{encoder}"
+    if not path.exists():
+        torch.manual_seed(1)
+        net = SiameseUnet(encoder, in_channels=len(BANDS), classes=len(CLASSES)).eval().requires_grad_(False)
+        _save(net, path, path.name, multiple_of=32, kind="safetensors", dates=2)
+    return path
+
+
+def _save(net: nn.Module, path: Path, name: str, *, multiple_of: int, kind: str, dates: int = 1) -> None:
     save_package(
         net,
         path,
@@ -62,4 +74,6 @@ def _save(net: nn.Module, path: Path, name: str, *, multiple_of: int, kind: str)
         overlap=128,
         multiple_of=multiple_of,
         assume_scaling=Scaling(scale=1e-4),
+        dates=dates,
+        task="change-detection" if dates > 1 else "segmentation",
     )

@@ -20,7 +20,7 @@ __all__ = ["NAMES", "main", "table"]
 
 NAMES = (
     "engine", "scaling", "scheduling", "assembly", "simulation", "kills",
-    "peers", "settings", "runtimes", "memory", "seams", "gpu",
+    "change", "peers", "settings", "runtimes", "memory", "seams", "gpu",
 )  # fmt: skip
 LIBRARIES = ("geoseg", "torch", "onnxruntime", "openvino", "rasterio", "dask", "torchgeo", "monai")
 

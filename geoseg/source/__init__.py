@@ -99,6 +99,9 @@ def bands_in(
         GridError: An input has no place on the Earth.
         ConfigError: An argument makes no sense.
     """
+    with suppress(BandError):  # mostly all are there, and headers of files far away take time
+        open_scene(inputs, bands=names, **options)
+        return tuple(names)
     found: list[str] = []
     for name in names:
         with suppress(BandError):
