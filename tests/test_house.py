@@ -306,7 +306,7 @@ def test_commands_in_pages_exist(page: Path, capsys: pytest.CaptureFixture[str])
     Path("run.yaml").write_text("\n".join(blocks(page, "yaml")))
     for words in command_lines(page, "geoseg"):
         parse(program, words)
-        if words[1] in {"segment", "plan"}:  # options are read, files of options too; nothing is run
+        if words[1] in {"segment", "change", "plan"}:  # options are read, files of options too; nothing is run
             assert run([*words[1:], "--show-config"]) == 0, capsys.readouterr().err
     targets = set(re.findall(r"^([a-z-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
     for words in command_lines(page, "make"):
@@ -321,13 +321,13 @@ def test_the_api_pages_name_modules_that_exist() -> None:
 
 
 def test_the_options_page_lists_every_option() -> None:
-    from geoseg.config import RunConfig
+    from geoseg.config import ChangeConfig
     from geoseg.resolved import key_of
 
     page = (CHECKOUT / "docs" / "reference" / "options.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `--")]
     listed = [flag for row in rows for flag in re.findall(r"--([a-z-]+)", row)]
-    options = {key_of(name, field).replace("_", "-") for name, field in RunConfig.model_fields.items()}
+    options = {key_of(name, field).replace("_", "-") for name, field in ChangeConfig.model_fields.items()}
     assert sorted(listed) == sorted(options - {"inputs"})
 
 
