@@ -28,7 +28,7 @@ LARGEST = 6_000_000
 """Bytes of a page."""
 _COARSE = 600
 """Pictures with a longer side below that are shown with square pixels."""
-_LISTED = 24
+_LISTED = 8
 """Of more classes only those that occur have a line in the legend."""
 
 

@@ -27,6 +27,8 @@ PANEL = 520
 """Longest side of one of the pictures of a change."""
 NARROWEST = 230
 """Room that the lines below such a picture have at least."""
+FEW = 8
+"""Of more kinds of change only those that occur are listed: few of all from-to pairs do."""
 ROWS = 24
 """Entries in the legend; of more classes those with the largest shares are listed."""
 
@@ -121,7 +123,7 @@ def write_change_preview(
     panels = [(resized(date.rgba, shape, largest), [_caption(date), date.colors]) for date in dates]
     change = resized(_colored(labels, classes, nodata), shape, largest)
     row = _row_of([*panels, (change, ["change"])], columns=1 if is_wide else 3)
-    entries = _legend_of(labels, classes, nodata, shares)
+    entries = _legend_of(labels, classes, nodata, shares, most=FEW)
     return _save(_compose(row, entries, _plain(title), metres * shape[1] / change.width, framed=False), path)
 
 
@@ -130,10 +132,12 @@ def _colored(labels: Labels, classes: Sequence[ClassInfo], nodata: int) -> Rgba:
 
 
 def _legend_of(
-    labels: Labels, classes: Sequence[ClassInfo], nodata: int, shares: Mapping[int, float] | None
+    labels: Labels, classes: Sequence[ClassInfo], nodata: int, shares: Mapping[int, float] | None, most: int = 65535
 ) -> list[_Entry]:
+    """All classes, or, of more than `most`, those that occur."""
     counted = shares if shares is not None else _shares(labels, nodata)
-    return _entries(classes, counted, has_nodata=bool((labels == nodata).any()))
+    occurring = [info for info in classes if len(classes) <= most or counted.get(info.value)]
+    return _entries(occurring or classes, counted, has_nodata=bool((labels == nodata).any()))
 
 
 def _save(picture: Image.Image, path: Path) -> Path:

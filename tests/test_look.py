@@ -327,3 +327,13 @@ def test_the_bar_is_as_long_on_the_change_as_on_a_map_of_that_size(tmp_path: Pat
     assert length == (250, "5 km")
     dark = pixels_of(picture, bytes(look.INK).hex())[look.MARGIN + look.PANEL :, : look.MARGIN + 250 + look.GAP]
     assert dark.sum(axis=1).max() == pytest.approx(251, abs=1)
+
+
+def test_of_many_kinds_of_change_those_that_occur_are_listed() -> None:
+    classes = [ClassInfo(value=value, name=f"kind {value}") for value in range(20)]
+    labels = np.array([[0, 0, 3, 7, 255]], np.uint8)
+    entries = look._legend_of(labels, classes, 255, None, most=look.FEW)
+    assert [entry.text for entry in entries] == ["kind 0", "kind 3", "kind 7", "no data"]
+    assert len(look._legend_of(labels, classes, 255, None)) == 21
+    nothing = np.full((1, 1), 255, np.uint8)
+    assert look._legend_of(nothing, classes, 255, {}, most=look.FEW)[-1].text == "no data"
