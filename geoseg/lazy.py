@@ -14,7 +14,7 @@ from affine import Affine
 from geoseg.blend import Blend
 from geoseg.blocks import Work, lazy_rasters
 from geoseg.decide import layers_of
-from geoseg.errors import BandError, GridError
+from geoseg.errors import BandError, GridError, ModelError
 from geoseg.models import package_path, read_spec
 from geoseg.plan import plan_run, tiling_for
 from geoseg.protocols import Model
@@ -96,6 +96,8 @@ def segment_array(
     (['confidence', 'labels'], (4, 4))
     """
     spec = model.spec if isinstance(model, Model) else read_spec(model)
+    if spec.dates > 1:
+        raise ModelError(f"model {spec.name!r} compares {spec.dates} dates, an array is one: use geoseg.detect_change")
     scene = _scene_of(array, spec, bands, scale, offset, nodata)
     plan = plan_run(
         scene,

@@ -282,7 +282,7 @@ def _refuse_output_over_input(job: Request, out: Store) -> None:
     """An input that bears the name of an output would be overwritten by it."""
     targets = {_resolved(out.href(name)) for name in FINAL_NAMES}
     for place in job.scene.source.identity():
-        if _resolved(place) in targets:
+        if _resolved(place.removeprefix("mask:")) in targets:
             raise ConfigError(f"{place}: is the input and would be overwritten; choose another --out")
 
 

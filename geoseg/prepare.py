@@ -57,9 +57,13 @@ def recipes_for(spec: ModelSpec, bands: BandSet) -> tuple[Recipe, ...]:
     """
     if spec.dates == 1:
         return (_recipe_for(spec, bands, bands.names),)
-    return tuple(
-        _recipe_for(spec, bands, tuple(name.removeprefix(f"{date}.") for name in bands.names)) for date in DATES
-    )
+    return tuple(_recipe_for(spec, bands, _names_of(date, bands)) for date in DATES)
+
+
+def _names_of(date: str, bands: BandSet) -> tuple[str, ...]:
+    """The bands of one date under their own names, those of others without any."""
+    prefix = f"{date}."
+    return tuple(name.removeprefix(prefix) if name.startswith(prefix) else "" for name in bands.names)
 
 
 def _recipe_for(spec: ModelSpec, bands: BandSet, names: tuple[str, ...]) -> Recipe:
@@ -69,7 +73,7 @@ def _recipe_for(spec: ModelSpec, bands: BandSet, names: tuple[str, ...]) -> Reci
         if missing:
             raise BandError(
                 f"channel {channel.name!r} of model {spec.name!r} needs {', '.join(sorted(missing))}; "
-                f"the scene gives {', '.join(names)}"
+                f"the scene gives {', '.join(filter(None, names)) or 'one date only'}"
             )
     return Recipe(
         names=names,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -71,3 +73,21 @@ def test_zero_denominator_is_zero() -> None:
 def test_a_missing_band_is_named() -> None:
     with pytest.raises(BandError, match=r"'ndvi' of model 'm' needs nir; the scene gives red"):
         recipes_for(_spec(NDVI), BandSet((Band(name="red", dtype="uint16"),)))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_each_date_of_a_pair_has_its_own_bands_and_scaling(shuffled: bool) -> None:
+    spec = replace(_spec(NDVI), dates=2, task="change-detection")
+    declared = {"before.red": 0.5, "before.nir": 1.0, "after.red": 2.0, "after.nir": 1.0}
+    stored = {"before.red": 4, "before.nir": 6, "after.red": 3, "after.nir": 2}
+    names = sorted(stored) if shuffled else list(stored)
+    bands = BandSet(tuple(Band(name=n, dtype="uint16", scaling=Scaling(scale=declared[n])) for n in names))
+    pixels = torch.tensor([stored[name] for name in names]).reshape(4, 1, 1)
+    before, after = (prepare(pixels, None, recipe).item() for recipe in recipes_for(spec, bands))
+    assert (before, after) == (pytest.approx((6 - 2) / (6 + 2)), pytest.approx((2 - 6) / (2 + 6)))
+
+
+def test_one_date_is_no_pair() -> None:
+    spec = replace(_spec(NDVI), dates=2, task="change-detection")
+    with pytest.raises(BandError, match="the scene gives one date only"):
+        recipes_for(spec, BandSet((Band(name="red", dtype="uint16"), Band(name="nir", dtype="uint16"))))
