@@ -92,7 +92,7 @@ def graph_of(path: str, spec: ModelSpec, size: Size) -> Path:
     Raises:
         ModelError: The package changed, is damaged, or cannot be converted.
     """
-    return hold(("graph", spec.digest, size), lambda: onnx_graph(opened(path, spec), size))
+    return hold(("graph", path, spec.digest, size), lambda: onnx_graph(opened(path, spec), size))
 
 
 def _session(graph: Path, threads: int) -> InferenceSession:

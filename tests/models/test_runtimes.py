@@ -23,6 +23,7 @@ from geoseg.models.package import Format, open_package
 from geoseg.models.torch_model import threads_of_this_thread
 from geoseg.protocols import Model
 from geoseg.settings import Backend, Settings
+from geoseg.testing.conformance import ModelConformance
 from tests.models.cards import mixer, saved_mixer
 
 BACKENDS: tuple[Backend, ...] = ("torch", "onnxruntime", "openvino")
@@ -242,3 +243,16 @@ def test_the_cache_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("GEOSEG_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_dir() == tmp_path / "xdg" / "geoseg"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dates", [1, 2])
+class TestPackage(ModelConformance):
+    """A package of one date and of two, on every runtime."""
+
+    @pytest.fixture(autouse=True)
+    def _package(self, packages: dict[tuple[Format, int], Path], backend: Backend, dates: int) -> None:
+        self.path, self.backend = packages["pt2" if backend == "torch" else "onnx", dates], backend
+
+    def make(self) -> Model:
+        return loaded(self.path, self.backend)

@@ -28,6 +28,7 @@ from geoseg.source.bands import declare_band
 from geoseg.source.info import inspect
 from geoseg.source.open import open_raster
 from geoseg.source.raster import RasterSource, join_rasters
+from geoseg.testing.conformance import SourceConformance
 from geoseg.window import Window, whole
 from tests.source.rasters import PLACE, ramp, source_of, whole_source, write
 
@@ -338,3 +339,16 @@ def test_one_pixel(tmp_path: Path) -> None:
         got, valid = source.read(Window(row_off=-1, col_off=-1, height=height + 2, width=width + 2))
         assert (got[:, 1:-1, 1:-1] == pixels).all()
         assert valid.sum() == height * width
+
+
+class TestRaster(SourceConformance):
+    """A GeoTIFF with a hole."""
+
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path: Path) -> None:
+        pixels = ramp()
+        pixels[:, 5:9, 60:] = 0
+        self.path = write(tmp_path / "scene.tif", pixels, nodata=0)
+
+    def make(self) -> Source:
+        return source_of(self.path)
