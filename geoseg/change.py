@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg.errors import BandError, ConfigError, without_secrets
+from geoseg.errors import BandError, ConfigError, GridError, SourceError, without_secrets
 from geoseg.events import Event, OnEvent, Warned
 from geoseg.index_change import IndexChange, index_bands, index_change_model
 from geoseg.models import read_spec
@@ -25,7 +25,7 @@ from geoseg.request import Comparison
 from geoseg.result import RunResult
 from geoseg.scene import DATES, Scene
 from geoseg.source import bands_in, open_scene
-from geoseg.source.pair import PairSource, differences, pair_of
+from geoseg.source.pair import PairSource, differences, pair_of, seen_on
 from geoseg.source.shift import Shift, estimate_shift, registered
 
 if TYPE_CHECKING:
@@ -130,9 +130,11 @@ def compare(
     asked = {
         "dates": [without_secrets(date.href or date.id) for date in scene.dates],
         "align": dates.align,
+        "grid": [str(scene.geobox.crs), *scene.geobox.transform[:6]],
         "register": register,
         **{f"mask_{name}": _plain(date["mask"]) for name, date in zip(DATES, own, strict=True)},
         **{f"bands_{name}": _plain_bands(date["band_map"]) for name, date in zip(DATES, own, strict=True)},
+        **{f"datetime_{name}": _plain(date["datetime"]) for name, date in zip(DATES, own, strict=True)},
     }
     facts = {
         "differences": differences(*scene.dates),
@@ -152,10 +154,19 @@ def _bands_for(model: str | Path | Model, dates: _Dates) -> tuple[str, ...]:
 
 
 def _view(dates: _Dates, scene: Scene[PairSource]) -> Scene[PairSource]:
-    """The pair with the bands that people look at; as the model sees it where there are none, or none can be opened."""
-    with suppress(BandError):
-        if names := dates.shared(_SEEN):
-            return dates.pair(names)
+    """The pair with the bands that people look at; as the model sees it where there are none, or none can be opened.
+
+    It lies on the model's grid: other bands may have smaller pixels. A file that is not there is no reason to fail.
+    """
+    names: list[str] = []
+    for name in _SEEN:
+        with suppress(SourceError):
+            names += dates.shared((name,))
+    with suppress(BandError, GridError, SourceError):
+        if names:
+            seen = dates.pair(names)
+            source = PairSource(*(seen_on(date, scene.geobox) for date in (seen.source.before, seen.source.after)))
+            return replace(seen, source=source, geobox=scene.geobox)
     return scene
 
 

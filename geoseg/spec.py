@@ -118,6 +118,11 @@ class ModelSpec:
             raise ModelError(
                 f"model {self.name!r} gives {self.maps} maps of {self.dates} dates: one in all, or one each"
             )
+        if self.maps > 1 and len(values) ** 2 > 65534:
+            raise ModelError(
+                f"model {self.name!r} maps {len(values)} classes, which may become one another in "
+                f"{len(values) ** 2} ways: more than a uint16 numbers"
+            )
         if self.multiple_of < 1 or self.tile < 1 or self.tile % self.multiple_of:
             raise ModelError(f"model {self.name!r}: tile {self.tile} is no multiple of {self.multiple_of}")
         if self.static_tile is not None and self.tile != self.static_tile:

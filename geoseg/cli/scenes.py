@@ -108,6 +108,8 @@ def pair_of_inputs(config: ChangeConfig) -> PairInput:
     ]
     named = list(config.inputs)
     if len(named) + sum(by_file) != 2:
+        if len(named) + sum(by_file) == 1 and config.align not in {None, "before", "after"}:
+            raise ConfigError(f"AFTER is missing: --align took {config.align} for its grid: write --align before")
         raise ConfigError(
             f"change compares two scenes, BEFORE and AFTER, not {len(named)}: name both, or the files of a date's "
             "bands with --bands-before or --bands-after"
