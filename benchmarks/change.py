@@ -6,6 +6,7 @@ import shutil
 import statistics
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import geoseg
 from benchmarks.engine import OVERLAP, TILE, run_once
@@ -42,7 +43,7 @@ def measure(bench: Bench) -> list[Figure]:
     ]
 
 
-def _compared(scene: Path, package: Path, out: Path, options: dict[str, object]) -> float:
+def _compared(scene: Path, package: Path, out: Path, options: dict[str, Any]) -> float:
     """Seconds; both dates are one file, which costs what two do: nothing knows that it was read before."""
     shutil.rmtree(out, ignore_errors=True)
     clock = StageClock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from geoseg.errors import BandError, ConfigError, GridError, SourceError, withou
 from geoseg.events import Event, OnEvent, Warned
 from geoseg.index_change import IndexChange, index_bands, index_change_model
 from geoseg.models import read_spec
-from geoseg.options import SegmentOptions
+from geoseg.options import ChangeOptions, SegmentOptions
 from geoseg.pipeline import predicted
 from geoseg.protocols import Model, Source
 from geoseg.request import Comparison
@@ -29,8 +29,6 @@ from geoseg.source.pair import PairSource, differences, pair_of, seen_on
 from geoseg.source.shift import Shift, estimate_shift, registered
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     from geoseg.cluster import Cluster
     from geoseg.request import SceneLike
     from geoseg.store import Place
@@ -41,6 +39,7 @@ INDEX_CHANGE = "index-change"
 """Name of the model without training."""
 _SEEN = ("blue", "green", "red", "nir", "swir16")
 """Bands that pictures and statistics ask for, where both dates have them."""
+_OF_DATES = {field.name for field in fields(ChangeOptions)}
 _FAR = 0.3
 """Pixels of shift from which on a person is warned."""
 
@@ -89,60 +88,56 @@ def compare(
     before: SceneLike | None,
     after: SceneLike | None,
     *,
-    model: str | Path | Model = "flood-s2",
-    align: str | Path | None = None,
-    register: bool = False,
-    mask_before: str | None = None,
-    mask_after: str | None = None,
-    bands_before: Mapping[str, str | int] | None = None,
-    bands_after: Mapping[str, str | int] | None = None,
-    datetime_before: str | dt.datetime | None = None,
-    datetime_after: str | dt.datetime | None = None,
+    model: str | Path | Model,
+    options: ChangeOptions,
+    for_scene: Mapping[str, Any],
     on_event: OnEvent | None = None,
-    **for_scene: Any,
 ) -> Compared:
     """Both dates on one grid, and the model that is run on them; the shift between them is estimated on the way.
 
-    Arguments are those of `detect_change`; `for_scene` holds those of `geoseg.source.open_scene`, for both dates.
+    Args:
+        before: As for `detect_change`.
+        after: Likewise.
+        model: Likewise.
+        options: What concerns one date or the other.
+        for_scene: Arguments of `geoseg.source.open_scene` that hold for both dates.
+        on_event: Told of what a person should know.
 
     Raises:
         SourceError: A date cannot be read.
         BandError: A band is missing.
-        GridError: The dates do not touch, or lie on different grids and `align` says nothing.
+        GridError: The dates do not touch, or lie on different grids and nothing says how to align them.
         ModelError: There is no such model.
     """
     notify = on_event or _ignore
     shared = {key: value for key, value in for_scene.items() if key not in {"scene_id", "datetime"}}
-    own = (
-        {"mask": mask_before, "band_map": bands_before, "datetime": datetime_before},
-        {"mask": mask_after, "band_map": bands_after, "datetime": datetime_after},
-    )
-    options = tuple({**shared, **{key: value for key, value in date.items() if value}} for date in own)
-    dates = _Dates(before, after, None if align is None else str(align), (options[0], options[1]))
+    first, second = ({**shared, **options.for_date(date)} for date in DATES)
+    dates = _Dates(before, after, None if options.align is None else str(options.align), (first, second))
     scene = dates.pair(_bands_for(model, dates))
     _say_alignment(scene, dates.align, notify)
     shift = estimate_shift(scene.source)
-    _say_shift(scene, shift, register=register, notify=notify)
-    view = _view(dates, scene)
-    if register and shift is not None:
+    _say_shift(scene, shift, register=options.register, notify=notify)
+    there = _seen_bands(dates)
+    view, ndvi = _on_its_grid(dates, scene, there) or scene, None
+    if {"red", "nir"} <= set(there):
+        ndvi = _on_its_grid(dates, scene, ("red", "nir"))
+    if options.register and shift is not None:
         scene, view = registered(scene, shift), registered(view, shift)
+        ndvi = ndvi and registered(ndvi, shift)
     chosen = index_change_model(scene) if model == INDEX_CHANGE else model
-    asked = {
-        "dates": [without_secrets(date.href or date.id) for date in scene.dates],
-        "align": dates.align,
-        "grid": [str(scene.geobox.crs), *scene.geobox.transform[:6]],
-        "register": register,
-        **{f"mask_{name}": _plain(date["mask"]) for name, date in zip(DATES, own, strict=True)},
-        **{f"bands_{name}": _plain_bands(date["band_map"]) for name, date in zip(DATES, own, strict=True)},
-        **{f"datetime_{name}": _plain(date["datetime"]) for name, date in zip(DATES, own, strict=True)},
-    }
     facts = {
         "differences": differences(*scene.dates),
         "shift": None if shift is None else asdict(shift),
-        "registered": register and shift is not None,
+        "registered": options.register and shift is not None,
         **(chosen.facts() if isinstance(chosen, IndexChange) else {}),
     }
-    return Compared(scene=scene, model=chosen, comparison=Comparison(asked={"pair": asked}, view=view, facts=facts))
+    asked = {
+        "dates": [without_secrets(date.href or date.id) for date in scene.dates],
+        "grid": [str(scene.geobox.crs), *scene.geobox.transform[:6]],
+        **options.asked(),
+    }
+    comparison = Comparison(asked={"pair": asked}, view=view, ndvi=ndvi, facts=facts)
+    return Compared(scene=scene, model=chosen, comparison=comparison)
 
 
 def _bands_for(model: str | Path | Model, dates: _Dates) -> tuple[str, ...]:
@@ -153,21 +148,22 @@ def _bands_for(model: str | Path | Model, dates: _Dates) -> tuple[str, ...]:
     return index_bands(dates.shared(("green", "red", "nir", "swir16", "swir22")))
 
 
-def _view(dates: _Dates, scene: Scene[PairSource]) -> Scene[PairSource]:
-    """The pair with the bands that people look at; as the model sees it where there are none, or none can be opened.
-
-    It lies on the model's grid: other bands may have smaller pixels. A file that is not there is no reason to fail.
-    """
+def _seen_bands(dates: _Dates) -> tuple[str, ...]:
+    """What people look at of what both dates have; a file that is not there is no reason to fail."""
     names: list[str] = []
     for name in _SEEN:
         with suppress(SourceError):
             names += dates.shared((name,))
-    with suppress(BandError, GridError, SourceError):
-        if names:
-            seen = dates.pair(names)
-            source = PairSource(*(seen_on(date, scene.geobox) for date in (seen.source.before, seen.source.after)))
-            return replace(seen, source=source, geobox=scene.geobox)
-    return scene
+    return tuple(names)
+
+
+def _on_its_grid(dates: _Dates, scene: Scene[PairSource], names: Sequence[str]) -> Scene[PairSource] | None:
+    """The pair with other bands on the grid of `scene`, for they may have smaller pixels; None where that cannot be."""
+    with suppress(BandError, GridError, SourceError, ConfigError):
+        seen = dates.pair(names)
+        source = PairSource(*(seen_on(date, scene.geobox) for date in (seen.source.before, seen.source.after)))
+        return replace(seen, source=source, geobox=scene.geobox)
+    return None
 
 
 def _say_alignment(scene: Scene[PairSource], align: str | None, notify: OnEvent) -> None:
@@ -187,28 +183,12 @@ def _say_shift(scene: Scene[PairSource], shift: Shift | None, *, register: bool,
     )
 
 
-def _plain(place: object) -> str | None:
-    return None if place is None else without_secrets(str(place))
-
-
-def _plain_bands(bands: object) -> dict[str, str]:
-    return {name: without_secrets(str(at)) for name, at in sorted(bands.items())} if isinstance(bands, Mapping) else {}
-
-
 def detect_change(
     before: SceneLike | None,
     after: SceneLike | None,
     *,
     model: str | Path | Model = "flood-s2",
     out: Place,
-    align: str | Path | None = None,
-    register: bool = False,
-    mask_before: str | None = None,
-    mask_after: str | None = None,
-    bands_before: Mapping[str, str | int] | None = None,
-    bands_after: Mapping[str, str | int] | None = None,
-    datetime_before: str | dt.datetime | None = None,
-    datetime_after: str | dt.datetime | None = None,
     overwrite: bool = False,
     restart: bool = False,
     cluster: Cluster | str | Path | None = None,
@@ -225,19 +205,12 @@ def detect_change(
         model: A model for pairs; ``index-change`` for a comparison of indices without training; or a model for one
             date, which then maps both (post-classification comparison).
         out: Output directory; created if its parent exists.
-        align: The grid to read both dates on where they differ: ``before``, ``after``, or a raster that lies on it.
-        register: Whether the shift that phase correlation finds between the dates is removed.
-        mask_before: Mask of the earlier date (``FILE``, or ``FILE:3,8,9`` for classes), in place of ``mask``.
-        mask_after: Mask of the later date.
-        bands_before: Where the bands of the earlier date are, in place of ``bands``.
-        bands_after: Where the bands of the later date are.
-        datetime_before: Time of the earlier date, where the scene does not tell or tells it wrongly.
-        datetime_after: Time of the later date.
         overwrite: Replace a finished run.
         restart: Forget an unfinished run of another request.
         cluster: Workers that several runs share, or the YAML file of a cluster to start.
         on_event: Called with each `geoseg.events` event, in the calling thread.
-        options: As in `geoseg.options.SegmentOptions`; what concerns a scene holds for both dates.
+        options: As in `geoseg.options.ChangeOptions` (``align``, ``register``, masks, bands and times of each date) and
+            in `geoseg.options.SegmentOptions`; what these say of a scene holds for both dates.
 
     Raises:
         SourceError: A date cannot be read, or changed while it was.
@@ -249,23 +222,17 @@ def detect_change(
         ConfigError: `out` holds something else.
         SinkError: Outputs cannot be written.
     """
-    asked = SegmentOptions(**options)
-    if asked.bands and any(not str(place).isdigit() for place in asked.bands.values()):
+    own = {name: options.pop(name) for name in _OF_DATES & options.keys()}
+    rest = SegmentOptions(**options)
+    if rest.bands and any(not str(place).isdigit() for place in rest.bands.values()):
         raise ConfigError("bands that name files would be both dates': use bands_before and bands_after")
     found = compare(
         before,
         after,
         model=model,
-        align=align,
-        register=register,
-        mask_before=mask_before,
-        mask_after=mask_after,
-        bands_before=bands_before,
-        bands_after=bands_after,
-        datetime_before=datetime_before,
-        datetime_after=datetime_after or asked.datetime,
+        options=ChangeOptions(**{"datetime_after": rest.datetime, **own}),
+        for_scene=rest.for_scene(),
         on_event=on_event,
-        **asked.for_scene(),
     )
     with predicted(
         found.scene,

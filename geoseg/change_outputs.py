@@ -25,9 +25,9 @@ _SIDE = 1600
 
 
 def change_features(
-    scene: Scene[Any], spec: ModelSpec, crop: Window, geobox: GeoBox, staging: Path, view: Scene[PairSource]
+    scene: Scene[Any], spec: ModelSpec, crop: Window, geobox: GeoBox, staging: Path, ndvi: Scene[PairSource] | None
 ) -> geopandas.GeoDataFrame:
-    """The regions of ``change.tif`` in `staging`, with the mean NDVI of both dates where `view` has its bands.
+    """The regions of ``change.tif`` in `staging`, with the mean NDVI of both dates where `ndvi` gives red and nir.
 
     Raises:
         SourceError: A raster or a date cannot be read.
@@ -35,7 +35,6 @@ def change_features(
     from geoseg.sink.vector import make_change_features
     from geoseg.zonal import index_means
 
-    has_ndvi = {"before.red", "before.nir"} <= set(view.bands.names)
     probability = staging / "change_probability.tif"
     return make_change_features(
         read_window(staging / "change.tif", bands=[1])[0],
@@ -44,7 +43,9 @@ def change_features(
         probability=read_window(probability, bands=[1])[0] if probability.exists() else None,
         probability_scale=PROBABILITY_SCALE,
         pair=scene,
-        more=lambda regions: index_means(view.source, crop, regions, assumed=spec.assume_scaling) if has_ndvi else {},
+        more=lambda regions: (
+            {} if ndvi is None else index_means(ndvi.source, crop, regions, assumed=spec.assume_scaling)
+        ),
     )
 
 

@@ -137,7 +137,7 @@ class RunConfig(BaseModel):
         False, "Also write probabilities.tif, one band per class.", off="--no-probabilities", group="Result"
     )
     confidence: bool = _option(
-        True, "Write confidence.tif, the probability of the chosen class.", off="--no-confidence", group="Result"
+        True, "Write the probability of the chosen class, or of change.", off="--no-confidence", group="Result"
     )
     mosaic: MosaicRule | None = _option(
         None, "Also make one map of all scenes, each pixel of one of them.",
@@ -270,9 +270,10 @@ class ChangeConfig(RunConfig):
         return self
 
     def for_dates(self) -> dict[str, Any]:
-        """What concerns the dates, as keyword arguments of `geoseg.change.compare`."""
+        """The fields of `geoseg.options.ChangeOptions`, as keyword arguments."""
         names = ("align", "mask_before", "mask_after", "bands_before", "bands_after", "datetime_before")
         later = self.datetime_after or self.datetime
         return {name: getattr(self, name) for name in names} | {
-            "register": self.register_dates, "datetime_after": later, **self.for_scene(),
-        }  # fmt: skip
+            "register": self.register_dates,
+            "datetime_after": later,
+        }

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from geoseg.blend import Blend
-from geoseg.errors import ConfigError
+from geoseg.errors import ConfigError, without_secrets
 from geoseg.settings import Backend, ClusterOptions, Precision
 
-__all__ = ["SegmentOptions"]
+__all__ = ["ChangeOptions", "SegmentOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,3 +104,42 @@ class SegmentOptions:
             worker_timeout=self.worker_timeout,
             report=None if self.report is None else Path(self.report),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeOptions:
+    """What concerns the two dates of `geoseg.detect_change`, beside `SegmentOptions`."""
+
+    align: str | Path | None = None
+    """Grid to read both dates on where they differ: ``before``, ``after``, or a raster that lies on it."""
+    register: bool = False
+    """Whether the shift that phase correlation finds between the dates is removed."""
+    mask_before: str | None = None
+    """Mask of the earlier date (``FILE``, or ``FILE:3,8,9`` for classes), in place of ``mask``."""
+    mask_after: str | None = None
+    """Mask of the later date."""
+    bands_before: Mapping[str, str | int] | None = None
+    """Where the bands of the earlier date are, in place of ``bands``."""
+    bands_after: Mapping[str, str | int] | None = None
+    """Where the bands of the later date are."""
+    datetime_before: str | datetime | None = None
+    """Time of the earlier date, where the scene does not tell or tells it wrongly."""
+    datetime_after: str | datetime | None = None
+    """Time of the later date."""
+
+    def for_date(self, date: str) -> dict[str, Any]:
+        """The keyword arguments of `geoseg.source.open_scene` that are given for ``before`` or ``after`` alone."""
+        names = {"mask": "mask", "band_map": "bands", "datetime": "datetime"}
+        given = {argument: getattr(self, f"{name}_{date}") for argument, name in names.items()}
+        return {argument: value for argument, value in given.items() if value}
+
+    def asked(self) -> dict[str, Any]:
+        """What must not change between start and resume, as JSON values."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: _plain(value) for name, value in given.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: without_secrets(str(at)) for name, at in sorted(value.items())}
+    return value if value is None or isinstance(value, bool) else without_secrets(str(value))

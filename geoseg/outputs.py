@@ -78,6 +78,7 @@ def write_outputs(
     on_event: OnEvent,
     origins: Sequence[Origin] = (),
     view: Scene[Any] | None = None,
+    ndvi: Scene[Any] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Makes every output of a finished set of parts and gives them their final names.
@@ -94,7 +95,8 @@ def write_outputs(
         began: `time.perf_counter` when the call began.
         on_event: Told about each stage.
         origins: The scenes of a mosaic.
-        view: Of two dates, a pair on the same grid with the bands that pictures and statistics ask for.
+        view: Of two dates, a pair on the same grid with the bands that people look at.
+        ndvi: Likewise with red and nir alone; None: no mean NDVI.
         facts: What else the report shall say.
 
     Raises:
@@ -119,7 +121,7 @@ def write_outputs(
         if pair is None:
             frame = _features(files, scene, spec, staging)
         else:
-            frame = change_features(scene, spec, plan.chunks.crop, geobox, staging, pair)
+            frame = change_features(scene, spec, plan.chunks.crop, geobox, staging, ndvi)
         files += write_features(frame, staging, vector, on_event=on_event)
     clock.stage("describe")
     if scene.datetime is None and not any(origin.datetime for origin in origins):

@@ -161,6 +161,7 @@ def predicted(
                 began=began,
                 on_event=told,
                 view=None if comparison is None else comparison.view,
+                ndvi=None if comparison is None else comparison.ndvi,
                 facts={} if comparison is None else {"pair": comparison.facts},
             )
 

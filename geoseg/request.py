@@ -41,6 +41,8 @@ class Comparison:
     """What decides the bytes of the pair, as JSON values."""
     view: Scene[PairSource]
     """The pair with the bands that pictures and statistics ask for."""
+    ndvi: Scene[PairSource] | None
+    """The pair with red and nir alone, where both dates have them."""
     facts: Mapping[str, Any]
     """What was found out about the pair, for the report."""
 

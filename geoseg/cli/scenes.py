@@ -60,13 +60,15 @@ class PairInput:
     def opened(self, config: RunConfig, on_event: OnEvent) -> tuple[Scene[Source], dict[str, Any]]:
         """Both as one scene, and what they add to the arguments of `geoseg.pipeline.predicted`."""
         from geoseg.change import compare
+        from geoseg.options import ChangeOptions
 
         found = compare(
             self.before,
             self.after,
             model=config.model,
+            options=ChangeOptions(**cast("ChangeConfig", config).for_dates()),
+            for_scene=config.for_scene(),
             on_event=on_event,
-            **cast("ChangeConfig", config).for_dates(),
         )
         return found.scene, {"model": found.model, "comparison": found.comparison}
 
