@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from geoseg.plan import plan_run
     from geoseg.protocols import Model, Sink, Source
     from geoseg.scene import BandSet, Scene
+    from geoseg.scoring import evaluate
     from geoseg.source import open_scene
     from geoseg.spec import ModelSpec
 
@@ -35,6 +36,7 @@ __all__ = [
     "Source",
     "TileGrid",
     "detect_change",
+    "evaluate",
     "load_model",
     "open_scene",
     "plan_run",
@@ -54,6 +56,7 @@ _HOME = {
     "Source": "geoseg.protocols",
     "TileGrid": "geoseg.grid",
     "detect_change": "geoseg.change",
+    "evaluate": "geoseg.scoring",
     "load_model": "geoseg.models",
     "open_scene": "geoseg.source",
     "plan_run": "geoseg.plan",

@@ -7,13 +7,11 @@ every script and style but its own.
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 
+from geoseg.page import filled_page
 from geoseg.picture import DatePicture, Rgba, color_classes, encode, overview
 from geoseg.result import ClassArea
 from geoseg.sink.parts import durable
@@ -60,7 +58,8 @@ def write_compare(
     labels, shape, _ = overview(Path(change_path))
     change = color_classes(labels, [(area.value, area.color) for area in areas], [UNCHANGED, nodata])
     before, after = dates
-    page = _page(
+    page = filled_page(
+        Path(__file__).with_suffix(".html"),
         title=html.escape(title),
         model=html.escape(model),
         height=str(shape[0]),
@@ -76,23 +75,6 @@ def write_compare(
     with durable(Path(path)) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     return Path(path)
-
-
-def _page(**parts: str) -> str:
-    """The template filled with `parts`, which are markup already, under a policy for its own script and style."""
-    template = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
-    policy = {
-        kind: re.findall(f"<{kind}>(.*?)</{kind}>", template.safe_substitute(parts), re.DOTALL)
-        for kind in ("script", "style")
-    }
-    sources = "; ".join(f"{kind}-src {' '.join(map(_digest, texts))}" for kind, texts in policy.items())
-    return template.substitute(
-        parts, policy=f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; {sources}"
-    )
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _class_colors(areas: Sequence[ClassArea]) -> str:

@@ -21,7 +21,7 @@ from geoseg.sink.parts import durable
 from geoseg.spec import ClassInfo
 from geoseg.types import Labels
 
-__all__ = ["write_change_preview", "write_preview"]
+__all__ = ["write_change_preview", "write_picture", "write_preview"]
 
 PANEL = 520
 """Longest side of one of the pictures of a change."""
@@ -87,6 +87,21 @@ def write_preview(
         SinkError: The picture cannot be written.
     """
     labels, shape, metres = overview(Path(labels_path))
+    return write_picture(path, labels, classes, nodata, title=title, shares=shares, shape=shape, metres=metres)
+
+
+def write_picture(
+    path: Path,
+    labels: Labels,
+    classes: Sequence[ClassInfo],
+    nodata: int,
+    *,
+    title: str,
+    shares: Mapping[int, float] | None,
+    shape: tuple[int, int],
+    metres: float,
+) -> Path:
+    """As `write_preview`, of labels (row, col) that stand for a map of `shape`, whose columns are `metres` wide."""
     chart = resized(_colored(labels, classes, nodata), shape)
     entries = _legend_of(labels, classes, nodata, shares)
     return _save(_compose(chart, entries, _plain(title), metres * shape[1] / chart.width), path)

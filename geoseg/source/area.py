@@ -7,6 +7,7 @@ geometry, so rotated and south-up scenes need no care.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from geoseg.source.projection import Points, ToPixels, crs_of, to_world
 from geoseg.types import Valid
 from geoseg.window import GeoBox, Window, whole
 
-__all__ = ["TOLERANCE", "Area", "area_of_bbox", "area_of_file"]
+__all__ = ["TOLERANCE", "Area", "area_of_bbox", "area_of_file", "polygons_in_pixels"]
 
 TOLERANCE = 0.01
 """Pixels that a straight edge may deviate from the true curve of a reprojected outline."""
@@ -115,6 +116,26 @@ def area_of_file(path: str | Path, geobox: GeoBox) -> Area:
     return Area(geometry=geometry, crs=crs, geobox=geobox)
 
 
+def polygons_in_pixels(polygons: Sequence[BaseGeometry], crs: Any, geobox: GeoBox) -> list[BaseGeometry]:
+    """Each polygon of `crs` on the grid of a scene, x the column and y the row; empty where it lies elsewhere.
+
+    Raises:
+        GridError: The scene has no place in `crs`.
+    """
+    crs = CRS.from_user_input(crs)
+    to_pixels, near = ToPixels(crs, geobox), _near_scene(crs, geobox)
+    return [_polygon_in_pixels(near(polygon), to_pixels) for polygon in polygons]
+
+
+def _polygon_in_pixels(polygon: BaseGeometry, to_pixels: ToPixels) -> BaseGeometry:
+    parts = []
+    for part in shapely.get_parts(polygon):
+        outer, *holes = [_follow(ring, to_pixels) for ring in _rings(part)] or [np.empty((0, 2))]
+        if len(outer) > 3:
+            parts.append(shapely.Polygon(outer, [hole for hole in holes if len(hole) > 3]))
+    return shapely.MultiPolygon(parts)
+
+
 def _disjoint(area: Area) -> str:
     """What to say of an area that holds no pixel of the scene: both bounds, in the area's CRS."""
     crs = CRS.from_user_input(area.crs)
@@ -139,7 +160,7 @@ def _edges_in_pixels(geometry: BaseGeometry, crs: CRS, geobox: GeoBox) -> npt.ND
         raise GridError("the scene has no CRS, so no area can be placed on it; name it with --assume-crs")
     to_pixels = ToPixels(crs, geobox)
     parts = []
-    for ring in _rings(_clip(geometry, crs, geobox)):
+    for ring in _rings(_near_scene(crs, geobox)(geometry)):
         path = _follow(ring, to_pixels)
         parts.append(np.hstack([path[:-1], path[1:]]))
     return np.vstack(parts) if parts else np.empty((0, 4))
@@ -177,8 +198,8 @@ def _halved(ring: Points, chosen: npt.NDArray[np.bool_]) -> Points:
     return np.insert(ring, np.flatnonzero(chosen) + 1, middle[chosen], axis=0)
 
 
-def _clip(geometry: BaseGeometry, crs: CRS, geobox: GeoBox) -> BaseGeometry:
-    """What of `geometry` lies near the scene, at the longitudes that the scene itself has.
+def _near_scene(crs: CRS, geobox: GeoBox) -> Callable[[BaseGeometry], BaseGeometry]:
+    """What leaves of a geometry what lies near the scene, at the longitudes that the scene itself has.
 
     Far from a scene its projection may not be defined at all (the whole Earth in one UTM zone), so what cannot matter
     is cut away first; polygons on the far side of the antimeridian are moved by a full turn.
@@ -190,8 +211,14 @@ def _clip(geometry: BaseGeometry, crs: CRS, geobox: GeoBox) -> BaseGeometry:
         turns = (-360, 0, 360)
         grow_x = max(0.0, min(grow_x, (360 - (east - west)) / 2))  # beyond a full turn the same place would come twice
     near = shapely.box(west - grow_x, south - grow_y, east + grow_x, north + grow_y)
-    shifted = [translate(polygon_union([geometry]), xoff=turn) for turn in turns]
-    return polygon_union([shapely.intersection(part, near) for part in shifted])
+
+    def clip(geometry: BaseGeometry) -> BaseGeometry:
+        if shapely.covers(near, shapely.box(*geometry.bounds)):  # as most of many polygons do
+            return polygon_union([geometry])
+        shifted = [translate(polygon_union([geometry]), xoff=turn) for turn in turns]
+        return polygon_union([shapely.intersection(part, near) for part in shifted])
+
+    return clip
 
 
 def _footprint(geobox: GeoBox, crs: CRS) -> tuple[float, float, float, float]:
