@@ -45,6 +45,7 @@ PUBLIC = {
     "Source",
     "TileGrid",
     "detect_change",
+    "evaluate",
     "load_model",
     "open_scene",
     "plan_run",

@@ -18,6 +18,8 @@ __all__ = ["LazyGroup", "program", "run"]
 COMMANDS = {
     "segment": ("geoseg.cli.segment:segment", "Turn scenes into class maps, polygons and STAC items."),
     "change": ("geoseg.cli.change:change", "Turn two scenes into a map of what changed between them."),
+    "evaluate": ("geoseg.cli.evaluate:evaluate", "Compare a map with the truth: scores, areas, intervals."),
+    "chips": ("geoseg.cli.chips:chips", "Cut training chips from scenes and labels."),
     "plan": ("geoseg.cli.plan:plan", "Say what segment would do: tiles, memory, bytes, time."),
     "status": ("geoseg.cli.status:status", "Say how far a run is, from a second terminal."),
     "worker": ("geoseg.cli.worker:worker", "Work for a cluster: one process per GPU, or per core."),
