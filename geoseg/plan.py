@@ -31,6 +31,7 @@ _MAX_CHUNK_SECONDS = 120.0  # what a kill can cost
 _CHUNK_TILES = 128  # at most: the sums that a chunk shares with its neighbours grow with its height
 _USABLE = 0.9  # of a worker's memory: the estimate is one, and Dask begins to spill and pause not far above
 _CHUNKS_PER_WORKER = 4
+_IDLE = 0.05  # share of the workers' time: less than that may go with the last chunks before seams count for less
 _PROCESS_BYTES = 768 << 20  # interpreter, torch with CUDA, numba and its compiler, GDAL, Dask; and making the outputs
 _TILE_BYTES_PER_CHANNEL_PIXEL = 256  # what nets of common size hold per pixel of a tile in flight, where not probed
 _ROWS_HELD = 3  # tile rows whose sums or channels are alive at once
@@ -243,26 +244,37 @@ def _room(worker_memory: int | None, workers: int) -> int:
 def _layout(
     grid: TileGrid, crop: Window, need: _MemoryNeed, workers: int, room: int, seconds_per_tile: float | None
 ) -> tuple[int, int]:
-    """Tile rows and columns per chunk: bounded in memory and time, enough chunks for all workers, least shared sums."""
+    """Tile rows and columns per chunk: bounded in memory and time, enough for all workers to the end, least sums shared."""
     rows = len(grid.rows.covering(crop.row_off, crop.row_stop))
     cols = len(grid.cols.covering(crop.col_off, crop.col_stop))
     wanted = min(rows * cols, _CHUNKS_PER_WORKER * workers if workers > 1 else 1)
     most = min(_CHUNK_TILES, int(_MAX_CHUNK_SECONDS / seconds_per_tile) if seconds_per_tile else _CHUNK_TILES)
     widest = min(cols, max(1, int(_MAX_CHUNK_WIDTH / need.weight) // grid.stride))
 
-    def judged(width: int) -> tuple[int, bool, int, int, int]:
-        """The tallest chunks of a width: by how much they are too large, if too few, what they share, their shape."""
-        across = -(-cols // width)
-        down = -(-wanted // across)
+    def tallest(width: int) -> int:
+        down = -(-wanted // -(-cols // width))
         height = max(1, min(rows, most // width, (rows - 1) // (down - 1) if down > 1 else rows))
         while height > 1 and need.bytes(height, width) > room:
             height -= 1
-        down = -(-rows // height)
-        seams = (down - 1) * crop.width + (across - 1) * crop.height
-        return max(0, need.bytes(height, width) - room), across * down < wanted, seams, height, width
+        return height
 
-    height, width = min(judged(width) for width in range(1, widest + 1))[-2:]
+    def judged(height: int, width: int) -> tuple[int, bool, int, int, int, int]:
+        """By how much they are too large, if too few, how much of the workers idles, what they share, their shape."""
+        down, across = -(-rows // height), -(-cols // width)
+        turns = -(-down * across // workers)
+        idle = turns * workers * height * width / (rows * cols) - 1 if workers > 1 else 0.0
+        seams = (down - 1) * crop.width + (across - 1) * crop.height
+        too_large = max(0, need.bytes(height, width) - room)
+        return too_large, down * across < wanted, int(idle / _IDLE), seams, height, width
+
+    shapes = [(height, width) for width in range(1, widest + 1) for height in _heights(tallest(width))]
+    height, width = min(judged(*shape) for shape in shapes)[-2:]
     return -(-rows // -(-rows // height)), -(-cols // -(-cols // width))
+
+
+def _heights(tallest: int) -> range:
+    """Smaller chunks than half of what fits are never worth their seams."""
+    return range(max(1, tallest // 2), tallest + 1)
 
 
 def _largest(chunks: ChunkGrid) -> tuple[int, int]:
