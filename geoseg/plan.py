@@ -244,7 +244,7 @@ def _room(worker_memory: int | None, workers: int) -> int:
 def _layout(
     grid: TileGrid, crop: Window, need: _MemoryNeed, workers: int, room: int, seconds_per_tile: float | None
 ) -> tuple[int, int]:
-    """Tile rows and columns per chunk: bounded in memory and time, enough for all workers to the end, least sums shared."""
+    """Tile rows and columns per chunk: bounded in memory and time, enough for all workers to the end, few sums."""
     rows = len(grid.rows.covering(crop.row_off, crop.row_stop))
     cols = len(grid.cols.covering(crop.col_off, crop.col_stop))
     wanted = min(rows * cols, _CHUNKS_PER_WORKER * workers if workers > 1 else 1)

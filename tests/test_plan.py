@@ -67,13 +67,28 @@ def test_every_worker_gets_four_chunks_while_there_are_tiles(shape: tuple[int, i
     assert min(4 * workers, plan.tiles) <= len(plan.chunks) <= max(12 * workers, plan.tiles // 100)
 
 
-def test_of_all_shapes_that_fit_the_one_that_shares_least_is_chosen() -> None:
+def test_of_all_shapes_that_keep_all_workers_busy_the_one_that_shares_least_is_chosen() -> None:
     plan = _plan(30_000, 30_000, tile=512, overlap=128, workers=4)
+    assert _idle(plan) < 0.05
     for rows in range(1, 40):
         for cols in range(1, 12):
             other = _plan(30_000, 30_000, tile=512, overlap=128, workers=4, pinned=_pinned(rows, cols))
-            if rows * cols <= 128 and len(other.chunks) >= 16:
+            if rows * cols <= 128 and len(other.chunks) >= 16 and _idle(other) < 0.05:
                 assert plan.seam_bytes <= 1.05 * other.seam_bytes
+
+
+@pytest.mark.parametrize("workers", [2, 3, 7, 64, 256, 1024])
+def test_no_worker_idles_long_at_the_end_of_a_large_scene(workers: int) -> None:
+    plan = _plan(100_000, 100_000, tile=512, overlap=128, workers=workers)
+    assert len(plan.chunks) >= 4 * workers
+    assert _idle(plan) < 0.1
+
+
+def _idle(plan: RunPlan) -> float:
+    """By how much the last round of full chunks makes a run longer than its tiles shared out evenly."""
+    chunks = plan.chunks
+    turns = -(-len(chunks) // plan.workers)
+    return turns * plan.workers * chunks.rows_per_chunk * chunks.cols_per_chunk / plan.tiles - 1
 
 
 def _pinned(rows: int, cols: int) -> dict[str, int]:

@@ -45,27 +45,36 @@ class SiameseUnet(nn.Module):
             "decoder_channels": list(decoder_channels),
         }
         self.encoder = get_encoder(encoder_name, in_channels=in_channels, depth=encoder_depth, weights=None)
-        widths = self.encoder.out_channels
-        self.joints = nn.ModuleList(_joint(width) for width in widths[1:])
-        self.decoder = UnetDecoder(widths, decoder_channels, n_blocks=encoder_depth)
-        self.head = nn.Conv2d(decoder_channels[-1], classes, 3, padding=1)
+        finest, *widths = self.encoder.out_channels
+        last = decoder_channels[-1]
+        self.joints = nn.ModuleList([_joint(finest, last), *(_joint(width, width) for width in widths)])
+        self.decoder = UnetDecoder((last, *widths), decoder_channels, n_blocks=encoder_depth)
+        self.head = nn.Sequential(
+            nn.Conv2d(2 * last, last, 3, padding=1, bias=False),
+            nn.BatchNorm2d(last),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(last, classes, 1),
+        )
 
     def features(self, pairs: Tensor) -> list[Tensor]:
-        """|F_before - F_after|, F_before, F_after along the channels: (n, 3 * width, row, col), from fine to coarse."""
-        stacked: list[Tensor] = self.encoder(pairs.flatten(0, 1))[1:]  # each (n * date, width, row, col)
+        """|F_before - F_after|, F_before, F_after along the channels: (n, 3 * width, row, col), from fine to coarse.
+
+        The first are those of the pixels themselves.
+        """
+        stacked: list[Tensor] = self.encoder(pairs.flatten(0, 1))  # each (n * date, width, row, col)
         dates = [features.reshape(*pairs.shape[:2], *features.shape[1:]) for features in stacked]
         return [torch.cat([(one[:, 0] - one[:, 1]).abs(), one[:, 0], one[:, 1]], 1) for one in dates]
 
     def forward(self, pairs: Tensor) -> Tensor:
         """Scores of a batch of pairs."""
         joined = [joint(features) for joint, features in zip(self.joints, self.features(pairs), strict=True)]
-        decoded = self.decoder([pairs[:, 0], *joined])  # of its first entry the decoder takes only rows and columns
-        scores: Tensor = self.head(decoded)
+        decoded: Tensor = self.decoder(joined)  # of the first entry a U-Net's decoder takes only rows and columns
+        scores: Tensor = self.head(torch.cat([decoded, joined[0]], 1))  # the pixels themselves draw sharp outlines
         return scores
 
 
-def _joint(width: int) -> nn.Module:
-    """Three times `width` channels to `width`; encoders without a scale give it no channels at all."""
+def _joint(width: int, out: int) -> nn.Module:
+    """Three times `width` channels to `out`; encoders without a scale give it no channels at all."""
     if not width:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(3 * width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    return nn.Sequential(nn.Conv2d(3 * width, out, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True))
