@@ -26,7 +26,18 @@ from geoseg.source.pair import PairSource
 from geoseg.types import Labels
 from geoseg.window import Window
 
-__all__ = ["DatePicture", "Rgba", "checkerboard", "color_classes", "encode", "overview", "picture_dates", "resized"]
+__all__ = [
+    "DatePicture",
+    "Rgba",
+    "checkerboard",
+    "color_classes",
+    "encode",
+    "in_one_stretch",
+    "overview",
+    "picture_dates",
+    "resized",
+    "shown_bands",
+]
 
 LARGEST = 800
 """Longest side of the map in the picture, in its pixels."""
@@ -95,8 +106,8 @@ def picture_dates(
         assumed: Scaling of integer bands that declare none, as the model's card has it.
     """
     seen = [glance(source, side, window) for source in (scene.source.before, scene.source.after)]
-    bands = _shown_bands(scene.source.before.bands.names)
-    pictures = _in_one_stretch([_reflectance(each, bands, assumed) for each in seen], [each.valid for each in seen])
+    bands = shown_bands(scene.source.before.bands.names)
+    pictures = in_one_stretch([_reflectance(each, bands, assumed) for each in seen], [each.valid for each in seen])
     dates = scene.dates or (scene, scene)
     before, after = (
         DatePicture(
@@ -111,12 +122,12 @@ def picture_dates(
     return before, after
 
 
-def _shown_bands(names: Sequence[str]) -> tuple[str, ...]:
-    """Three bands, or what there is.
+def shown_bands(names: Sequence[str]) -> tuple[str, ...]:
+    """Bands to show as red, green, blue: three, or the only one.
 
-    >>> _shown_bands(("green", "nir", "swir16")), _shown_bands(("blue", "green", "red", "nir"))
+    >>> shown_bands(("green", "nir", "swir16")), shown_bands(("blue", "green", "red", "nir"))
     (('swir16', 'nir', 'green'), ('red', 'green', 'blue'))
-    >>> _shown_bands(("vv", "vh")), _shown_bands(("vv",))
+    >>> shown_bands(("vv", "vh")), shown_bands(("vv",))
     (('vv', 'vh', 'vh'), ('vv',))
     """
     for wanted in _SHOWN:
@@ -138,7 +149,7 @@ def _reflectance(seen: Glance, bands: Sequence[str], assumed: Scaling | None) ->
     return np.stack(layers)
 
 
-def _in_one_stretch(dates: Sequence[npt.NDArray[np.float32]], valid: Sequence[npt.NDArray[np.bool_]]) -> list[Rgba]:
+def in_one_stretch(dates: Sequence[npt.NDArray[np.float32]], valid: Sequence[npt.NDArray[np.bool_]]) -> list[Rgba]:
     """Each date (band, row, col) in colours, band by band from black to full between the same two values."""
     pictures = [np.zeros((*usable.shape, 4), np.uint8) for usable in valid]
     for picture, usable in zip(pictures, valid, strict=True):
