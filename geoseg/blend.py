@@ -96,6 +96,8 @@ def to_probs(scores: Tensor, spec: ModelSpec) -> Tensor:
         ModelError: The number of classes differs from the card's.
     """
     scores = scores.float()
+    if spec.temperature != 1.0:
+        scores = scores / spec.temperature
     if spec.activation == "softmax":
         maps = [torch.softmax(each, dim=1) for each in scores.chunk(spec.maps, dim=1)]
         probs = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]

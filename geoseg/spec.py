@@ -87,6 +87,8 @@ class ModelSpec:
     """Turns scores into probabilities; ``none``: the net does so itself (see `output_range`)."""
     output_range: tuple[float, float] = (0.0, 1.0)
     """Range of the outputs after `activation`; mapped onto [0, 1] for blending."""
+    temperature: float = 1.0
+    """Scores are divided by it before `activation`, so that probabilities are as sure as they are right."""
     assume_scaling: Scaling | None = None
     """For integer bands whose scene declares none."""
     task: Task = "segmentation"
@@ -122,6 +124,10 @@ class ModelSpec:
             raise ModelError(
                 f"model {self.name!r} maps {len(values)} classes, which may become one another in "
                 f"{len(values) ** 2} ways: more than a uint16 numbers"
+            )
+        if not 0 < self.temperature < float("inf") or (self.temperature != 1 and self.activation == "none"):
+            raise ModelError(
+                f"model {self.name!r}: temperature {self.temperature} must be positive, and 1 where outputs are final"
             )
         if self.multiple_of < 1 or self.tile < 1 or self.tile % self.multiple_of:
             raise ModelError(f"model {self.name!r}: tile {self.tile} is no multiple of {self.multiple_of}")

@@ -19,11 +19,13 @@ COMMANDS = {
     "segment": ("geoseg.cli.segment:segment", "Turn scenes into class maps, polygons and STAC items."),
     "change": ("geoseg.cli.change:change", "Turn two scenes into a map of what changed between them."),
     "evaluate": ("geoseg.cli.evaluate:evaluate", "Compare a map with the truth: scores, areas, intervals."),
+    "calibrate": ("geoseg.cli.calibrate:calibrate", "Make a model as sure as it is right, on labelled scenes."),
     "chips": ("geoseg.cli.chips:chips", "Cut training chips from scenes and labels."),
+    "train": ("geoseg.cli.train:train", "Train a net on chips; ends with a model package."),
     "plan": ("geoseg.cli.plan:plan", "Say what segment would do: tiles, memory, bytes, time."),
     "status": ("geoseg.cli.status:status", "Say how far a run is, from a second terminal."),
     "worker": ("geoseg.cli.worker:worker", "Work for a cluster: one process per GPU, or per core."),
-    "models": ("geoseg.cli.models:models", "List, show and validate model packages."),
+    "models": ("geoseg.cli.models:models", "Model packages: list, show, validate, import, export, probe."),
     "doctor": ("geoseg.cli.doctor:doctor", "Check this installation and this machine."),
 }
 """Name -> where it is, and one line; nothing is imported for the list of commands."""

@@ -60,6 +60,7 @@ def spec_of(
         fill=_number(fields, "geoseg:fill", 0.0),
         activation=_choice(fields, "geoseg:activation", ("softmax", "sigmoid", "none")),  # type: ignore[arg-type]
         output_range=(low, high),
+        temperature=_number(fields, "geoseg:temperature", 1.0),
         assume_scaling=_assumed(fields),
         task=_choice(fields, "geoseg:task", ("segmentation", "change-detection")),  # type: ignore[arg-type]
         dates=dates,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.fx import GraphModule
 
-__all__ = ["AGREEMENT", "Size", "cache_dir", "difference", "onnx_graph", "write_onnx"]
+__all__ = ["AGREEMENT", "Size", "cache_dir", "difference", "onnx_graph", "with_sizes", "write_onnx"]
 
 Size = tuple[int, int]
 """(rows, cols) of a tile."""
@@ -59,7 +59,7 @@ def _convert(package: Package, size: Size, target: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(2 * count, *dates, len(spec.channels), *size, generator=generator)
     if package.format == "pt2":
-        net = _with_sizes(cast("GraphModule", net), sample[:count])  # which is what torch.export makes
+        net = with_sizes(cast("GraphModule", net), sample[:count])  # which is what torch.export makes
     target.parent.mkdir(parents=True, exist_ok=True)
     gap = float("inf")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -73,7 +73,7 @@ def _convert(package: Package, size: Size, target: Path) -> None:
     raise ModelError(f"the net's ONNX graph differs from torch by {gap:.1e}, more than {AGREEMENT:.0e}")
 
 
-def _with_sizes(net: GraphModule, sample: Tensor) -> GraphModule:
+def with_sizes(net: GraphModule, sample: Tensor) -> GraphModule:
     """An exported graph with its symbolic sizes replaced by those that `sample` has: tracing knows no symbols."""
     import torch
     from torch.fx import GraphModule, Interpreter, Node

@@ -13,7 +13,7 @@ from geoseg.errors import MissingExtraError, ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["architectures", "build", "recipe_of"]
+__all__ = ["architectures", "arguments_of", "build", "recipe_of"]
 
 _SMP = (
     "DPT", "DeepLabV3", "DeepLabV3Plus", "FPN", "Linknet", "MAnet", "PAN", "PSPNet", "Segformer", "UPerNet", "Unet",
@@ -40,6 +40,16 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 def architectures() -> tuple[str, ...]:
     """Names that `build` takes."""
     return tuple(sorted(_HOMES))
+
+
+def arguments_of(architecture: str) -> tuple[str, ...]:
+    """Names of the arguments that `build` takes for a net.
+
+    Raises:
+        ModelError: The name is not known.
+        MissingExtraError: The library that defines the net is not installed.
+    """
+    return tuple(_parameters(_maker(architecture)))
 
 
 def build(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
