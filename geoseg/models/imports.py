@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,7 +95,7 @@ def import_model(
 
         return _import_net(str(source), net_of_enum(str(source), weights), out, told, overwrite=overwrite)
     if path.is_dir():
-        return _import_net(path.name, net_of_folder(path), out, told, overwrite=overwrite)
+        return _import_net(path.resolve().name, net_of_folder(path), out, told, overwrite=overwrite)
     if path.is_file() and path.suffix == ".ckpt":
         from geoseg.models.checkpoints import net_of_checkpoint
 
@@ -173,6 +173,7 @@ def _import_net(source: str, net: Net, out: str | Path, told: Told, *, overwrite
     known = {"multiple_of": _STRIDE, "tile": _TILE, **net.known}
     if outputs == 1:
         state, arguments, outputs = with_two_scores(net)
+        told = replace(told, activation=None)  # a sigmoid is in them
     facts = _card_facts(source, told, known, (net.channels, outputs))
     module = build(net.architecture, arguments)
     load_weights(module, state, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from tests.models.cards import card_of, mixer, saved_mixer
 TOLD = Told(bands=("B3", "B4", "B8"), classes=("no", "yes"), value_scaling=({"type": "scale", "value": 0.5},))
 NONE = Told(bands=("red", "green", "blue"), classes=("no", "yes"), value_scaling=())
 
+SMALL: dict[str, Any] = {
+    "encoder_depth": 3, "decoder_channels": (32, 16, 8), "encoder_weights": None, "in_channels": 3, "classes": 2
+}  # fmt: skip
+
 
 def scores_of(net: nn.Module, batch: Tensor) -> Tensor:
     with torch.inference_mode():
@@ -33,7 +38,7 @@ def scores_of(net: nn.Module, batch: Tensor) -> Tensor:
 def unet(folder: Path, **arguments: Any) -> Any:
     """A net that segmentation_models_pytorch saved itself."""
     torch.manual_seed(1)
-    net = smp.Unet("resnet18", **{"encoder_weights": None, "in_channels": 3, "classes": 2, **arguments}).eval()
+    net = smp.Unet("resnet18", **{**SMALL, **arguments}).eval()
     net.save_pretrained(folder)
     return net
 
@@ -106,10 +111,11 @@ def test_what_is_told_stands_in_the_card(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("arguments", [{}, {"classes": 1}, {"encoder_depth": 3, "decoder_channels": (32, 16, 8)}])
+@pytest.mark.parametrize("arguments", [{}, {"classes": 1}, {"encoder_depth": 4, "decoder_channels": (32, 16, 8, 8)}])
 def test_a_folder_of_save_pretrained(arguments: dict[str, Any], tmp_path: Path) -> None:
     net = unet(tmp_path / "saved", **arguments)
-    path = import_model(tmp_path / "saved", tmp_path / "net", NONE)
+    told = replace(NONE, activation="sigmoid") if arguments.get("classes") == 1 else NONE
+    path = import_model(tmp_path / "saved", tmp_path / "net", told)
     assert validate_package(path) == []
     batch = torch.rand(2, 3, 64, 96)
     found, expected = load_model(path).predict(batch), scores_of(net, batch)
