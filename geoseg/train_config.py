@@ -12,11 +12,17 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from geoseg.errors import ConfigError
-from geoseg.train.options import TrainOptions, plain
+from geoseg.train.options import NetOptions, TrainOptions, plain
 
 __all__ = ["TrainConfig", "keys_of", "resolve_training"]
 
 _Tree: TypeAlias = dict[str, Any]
+_MAPPINGS: Mapping[str, Mapping[str, Any]] = {
+    "net.arguments": NetOptions().arguments,
+    "package.provenance": {},
+    "package.colors": {},
+}
+"""Options whose entries can be set one by one, and what they hold by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +71,8 @@ def resolve_training(file: Path | None = None, settings: Sequence[str] = ()) -> 
     origins = dict.fromkeys(keys_of(), "default")
     given = [] if file is None else [(str(file), key, value) for key, value in _flat(_load(file), str(file)).items()]
     for origin, key, value in [*given, *(("--set", *_setting(text)) for text in settings)]:
-        _demand_known(key, origin)
-        origins[key] = origin
-        *sections, name = key.split(".")
-        section = tree
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = value
+        origins[_option_of(key, origin)] = origin
+        _put(tree, key, value)
     try:
         options = TypeAdapter(TrainOptions).validate_python(tree)
     except ValidationError as error:
@@ -119,16 +120,41 @@ def _setting(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {text}: the value is not YAML ({' '.join(str(error).split())})") from error
 
 
-def _demand_known(key: str, origin: str) -> None:
+def _option_of(key: str, origin: str) -> str:
+    """The option that a key sets: its own, or the mapping of which it sets one entry.
+
+    Raises:
+        ConfigError: There is none.
+    """
     known = keys_of()
-    if key in known:
-        return
+    above = key.rpartition(".")[0]
+    if key in known or above in _MAPPINGS:
+        return key if key in known else above
     if key in _sections():
         raise ConfigError(f"{origin}: {key} is a section: name a key in it, like {_first_in(key)}")
     ends = {each.rpartition(".")[2]: each for each in known}  # `epochs` means `fit.epochs`
     close = get_close_matches(key, known, n=1) or get_close_matches(key.rpartition(".")[2], ends, n=1)
     meant = f"; did you mean {ends.get(close[0], close[0])}?" if close else ""
     raise ConfigError(f"{origin}: {key}: no such option{meant}")
+
+
+def _put(tree: _Tree, key: str, value: Any) -> None:
+    """Sets a dotted key; an entry of a mapping that nobody gave is added to the default ones."""
+    *sections, name = key.split(".")
+    if (mapping := ".".join(sections)) in _MAPPINGS:
+        *above, last = sections
+        section = _section(tree, above).setdefault(last, dict(_MAPPINGS[mapping]))
+        if not isinstance(section, dict):
+            raise ConfigError(f"{mapping} is {section!r}, which has no {name}: it should hold lines like 'key: value'")
+        section[name] = value
+    else:
+        _section(tree, sections)[name] = value
+
+
+def _section(tree: _Tree, names: Sequence[str]) -> _Tree:
+    for name in names:
+        tree = tree.setdefault(name, {})
+    return tree
 
 
 def _first_in(section: str) -> str:

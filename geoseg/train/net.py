@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.errors import ConfigError
-from geoseg.models.registry import arguments_of, build
+from geoseg.models.registry import architectures, arguments_of, build
 from geoseg.spec import ModelSpec
 from geoseg.train.draws import seed_at
 from geoseg.train.encoder import load_encoder
@@ -41,18 +42,22 @@ def net_recipe(options: NetOptions, spec: ModelSpec) -> NetRecipe:
     """What to build for the channels and classes of `spec`.
 
     Raises:
-        ConfigError: The arguments say what follows from the chips.
-        ModelError: There is no such net.
+        ConfigError: There is no such net, or the arguments say what follows from the chips.
         MissingExtraError: Its library is not installed.
     """
+    names = {name.lower(): name for name in architectures()}
+    if options.architecture.lower() not in names:
+        close = get_close_matches(options.architecture.lower(), names, n=1)
+        meant = f"did you mean {names[close[0]]}?" if close else f"choose among {', '.join(names.values())}"
+        raise ConfigError(f"net.architecture: there is no {options.architecture!r}; {meant}")
     taken = arguments_of(options.architecture)
-    known = {
+    facts = {
         "in_channels": len(spec.channels),
         "classes": spec.outputs,
         "num_classes": spec.outputs,
         "dates": spec.dates,
     }
-    added = {name: value for name, value in known.items() if name in taken}
+    added = {name: value for name, value in facts.items() if name in taken}
     if twice := sorted(added.keys() & options.arguments.keys()):
         raise ConfigError(f"net.arguments: {twice[0]} follows from the chips ({added[twice[0]]}); leave it out")
     depth = options.arguments.get("encoder_depth", 5)

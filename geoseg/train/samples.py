@@ -100,9 +100,13 @@ class ChipReader:
         if source.bands.names != self.stored_bands:
             raise SourceError(f"{chip.image}: holds {_list(source.bands.names)}, others {_list(self.stored_bands)}")
         pixels, valid = source.read(whole(source.geobox))
-        (labels,) = read_window(chip.labels)
-        known = labels[labels != IGNORE]
-        if labels.shape != valid.shape or labels.dtype != np.uint8 or (known.size and known.max() >= len(self.classes)):
+        numbers = read_window(chip.labels)
+        labels, known = numbers[0], numbers[numbers != IGNORE]
+        if (
+            numbers.shape != (1, *valid.shape)
+            or labels.dtype != np.uint8
+            or (known.size and known.max() >= len(self.classes))
+        ):
             raise SourceError(
                 f"{chip.labels}: is no uint8 of {valid.shape} with class numbers below {len(self.classes)}"
             )

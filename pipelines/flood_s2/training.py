@@ -75,8 +75,8 @@ def loss_of(scores: Tensor, flood: Tensor, valid: Tensor, smoothing: float, miss
     entropy = cross_entropy(scores, flood.long(), reduction="none", label_smoothing=smoothing)
     probs = scores.softmax(1)[:, 1]
     hit = (probs * flood * usable).sum()
-    wrong = missed * (flood * usable).sum() + (1 - missed) * (probs * usable).sum()  # hits in both, so: - 1 hit
-    return (entropy * usable).sum() / usable.sum().clamp(min=1) + 1 - (hit + 1) / (wrong + 1)
+    either = missed * (flood * usable).sum() + (1 - missed) * (probs * usable).sum()  # a hit, in both sums, counts once
+    return (entropy * usable).sum() / usable.sum().clamp(min=1) + 1 - (hit + 1) / (either + 1)
 
 
 def train(plan: Training, chips: Chips, checkpoint: Path, *, check: Chips | None = None, every: int = 100) -> nn.Module:
