@@ -30,6 +30,7 @@ LOADED = {
     "odc-stac": "odc.stac",
     "pillow": "PIL",
     "pyyaml": "yaml",
+    "scikit-image": "skimage",
     "rio-cogeo": "rio_cogeo",
     "segmentation-models-pytorch": "segmentation_models_pytorch",
 }
