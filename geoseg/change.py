@@ -38,7 +38,7 @@ __all__ = ["INDEX_CHANGE", "Compared", "compare", "detect_change"]
 INDEX_CHANGE = "index-change"
 """Name of the model without training."""
 _SEEN = ("blue", "green", "red", "nir", "swir16")
-"""Bands that pictures and statistics ask for, where both dates have them."""
+"""Bands that people look at, where both dates have them."""
 _OF_DATES = {field.name for field in fields(ChangeOptions)}
 _FAR = 0.3
 """Pixels of shift from which on a person is warned."""
@@ -150,6 +150,8 @@ def _bands_for(model: str | Path | Model, dates: _Dates) -> tuple[str, ...]:
 
 def _seen_bands(dates: _Dates) -> tuple[str, ...]:
     """What people look at of what both dates have; a file that is not there is no reason to fail."""
+    with suppress(SourceError):  # mostly all can be opened, and then each header is read once
+        return dates.shared(_SEEN)
     names: list[str] = []
     for name in _SEEN:
         with suppress(SourceError):

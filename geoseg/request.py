@@ -40,7 +40,7 @@ class Comparison:
     asked: Mapping[str, Any]
     """What decides the bytes of the pair, as JSON values."""
     view: Scene[PairSource]
-    """The pair with the bands that pictures and statistics ask for."""
+    """The pair with the bands that people look at."""
     ndvi: Scene[PairSource] | None
     """The pair with red and nir alone, where both dates have them."""
     facts: Mapping[str, Any]

@@ -35,7 +35,7 @@ class Input:
     label: str
     """What messages call it: without a URL's query, which may hold a signature."""
 
-    def opened(self, config: RunConfig, on_event: OnEvent) -> tuple[Scene[Source], dict[str, Any]]:  # noqa: ARG002 - as below
+    def opened(self, config: RunConfig, on_event: OnEvent) -> tuple[Scene[Source], dict[str, Any]]:  # noqa: ARG002 - a pair needs it
         """The scene, of which only headers are read, and what it adds to the arguments of `geoseg.pipeline.predicted`.
 
         Torch is not loaded for a file that cannot be used.

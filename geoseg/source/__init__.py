@@ -103,7 +103,7 @@ def bands_in(
         open_scene(inputs, bands=names, **options)
         return tuple(names)
     found: list[str] = []
-    for name in names:
+    for name in names if len(names) > 1 else ():
         with suppress(BandError):
             open_scene(inputs, bands=(name,), **options)
             found.append(name)

@@ -1,4 +1,4 @@
-"""From labelled scenes to a trained net: chips with an honest split, losses.
+"""From labelled scenes to a model package: chips with an honest split, losses, the training loop, calibration.
 
 Importing this package loads no torch; that waits for the modules that need it.
 """
