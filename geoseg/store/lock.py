@@ -25,8 +25,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import psutil
-
 from geoseg.errors import SinkError
 from geoseg.store import Store
 from geoseg.store.disk import UNFINISHED
@@ -207,7 +205,7 @@ def _owner() -> Owner:
         "process": process,
         "host": socket.gethostname(),
         "machine": _machine(),
-        "began": psutil.Process(process).create_time(),
+        "began": _began(process),
     }
 
 
@@ -226,10 +224,22 @@ def _is_dead_here(owner: Owner) -> bool:
     if not _is_of_here(owner):
         return False
     try:
-        process = psutil.Process(int(owner["process"]))
-        return process.create_time() != owner["began"] or process.status() == psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return bool(_began(int(owner["process"])) != owner["began"])
+    except (KeyError, ValueError):
         return True
+
+
+def _began(process: int) -> int | None:
+    """Clock ticks from the machine's start to that of a process; None where it is gone, or the system does not tell.
+
+    Not a time of day: those of a process that lives on change whenever somebody sets the clock.
+    """
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    state, *words = text.rpartition(")")[2].split()  # its name, before, may hold anything
+    return None if state in "ZX" else int(words[18])
 
 
 def _is_of_here(owner: Owner) -> bool:

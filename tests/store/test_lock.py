@@ -17,6 +17,7 @@ import pytest
 from geoseg.errors import SinkError
 from geoseg.journal import RunDirectory
 from geoseg.store import Place, Store, lock, open_store
+from geoseg.store.bucket import BucketStore
 from geoseg.store.folder import FolderStore
 from geoseg.store.lock import holder_of, locked
 from tests.buckets import Bucket
@@ -144,6 +145,40 @@ def test_the_lock_of_a_process_that_was_killed_is_free_at_once(
     with directory.locked():
         assert directory.holder() == os.getpid()
     assert directory.state.entries() == {}
+
+
+def test_a_process_lives_on_when_the_clock_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", _no_flock)
+    pslinux = pytest.importorskip("psutil._pslinux", reason="Linux tells when processes began")
+    with locked(open_store(tmp_path)):
+        boot_time = pslinux.boot_time()
+        monkeypatch.setattr(pslinux, "boot_time", lambda: boot_time + 1)
+        with pytest.raises(SinkError, match=rf"process {os.getpid()} on"):
+            locked(open_store(tmp_path)).__enter__()
+
+
+def test_who_leaves_takes_no_claim_that_comes_meanwhile(bucket: Bucket) -> None:
+    store = open_store(bucket.url)
+    came: list[bool] = []
+    assert isinstance(store, BucketStore)
+    listed = BucketStore._infos
+
+    def come() -> None:
+        if not came:
+            came.append(True)
+            bucket.put("maps/run1/locks/theirs", b"{}")
+
+    def late(self: BucketStore, **options: bool) -> list[Any]:
+        found = listed(self, **options)
+        come()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        with locked(store):
+            patch.setattr(BucketStore, "_infos", late)
+        come()
+    with pytest.raises(SinkError, match="is at work here"):
+        locked(store).__enter__()
 
 
 def test_of_many_that_come_at_once_one_at_most_holds_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
