@@ -30,11 +30,13 @@ from geoseg.plan import RunPlan, plan_run
 from geoseg.settings import ClusterOptions, Settings
 from geoseg.testing import LinearModel, SyntheticScene, scene_of
 
-__all__ = ["Idle", "Watch", "idle_plan", "measure", "run_idle"]
+__all__ = ["CLIENT_PER_JOB", "SCHEDULER_PER_JOB", "Idle", "Watch", "idle_plan", "measure", "run_idle"]
 
 SIDE, TILE, OVERLAP = 400_000, 512, 128
 CHUNK = 10 * (TILE - OVERLAP)
 """Pixels: 105 x 105 chunks, nearly all with a seam of their own."""
+CLIENT_PER_JOB = "processor time of the client per job"
+SCHEDULER_PER_JOB = "processor time of the scheduler per job"
 EARLY = 0.2
 """Share of the chunks after which everything is loaded and every queue is full."""
 
@@ -96,6 +98,10 @@ class Watch:
     """Resident bytes of client and scheduler together: early, and at the end."""
     seconds: float = 0.0
     """From the first job to the last record."""
+    client: float = 0.0
+    """Of these, seconds of processor time of this process."""
+    scheduler: float = 0.0
+    """And of the scheduler's, which works beside it."""
 
 
 def idle_plan(side: int = SIDE, *, tile: int = TILE, overlap: int = OVERLAP, chunk: int = CHUNK) -> RunPlan:
@@ -137,9 +143,10 @@ def run_idle(bench: Bench, plan: RunPlan) -> Watch:
                 if not watch.memory and watch.finished >= EARLY * watch.chunks:
                     watch.memory.append(_resident(os.getpid(), scheduler))
 
-            began = time.perf_counter()
+            began, client, elsewhere = time.perf_counter(), time.process_time(), _worked(scheduler)
             work_off(next_job, agenda.finish, runner, accept)
             watch.seconds = time.perf_counter() - began
+            watch.client, watch.scheduler = time.process_time() - client, _worked(scheduler) - elsewhere
             watch.memory.append(_resident(os.getpid(), scheduler))
     shutil.rmtree(out)
     return watch
@@ -172,6 +179,12 @@ def _resident(*processes: int) -> int:
     return sum(psutil.Process(number).memory_info().rss for number in processes)
 
 
+def _worked(process: int) -> float:
+    """Seconds of processor time of a process so far."""
+    times = psutil.Process(process).cpu_times()
+    return float(times.user + times.system)
+
+
 def measure(bench: Bench) -> list[Figure]:
     """Milliseconds per chunk and its seam, jobs in flight, and what client and scheduler hold on to."""
     side = bench.pick(SIDE, 40_000)
@@ -184,6 +197,13 @@ def measure(bench: Bench) -> list[Figure]:
             benchmark="scheduling", what=f"engine, scheduler and journal per chunk: {name}",
             value=watch.seconds / watch.chunks * 1e3, unit="ms", limit=5.0,
             note=f"{watch.seconds:.1f} s in all, {watch.jobs} jobs",
+        ),
+        Figure(
+            benchmark="scheduling", what=CLIENT_PER_JOB, value=watch.client / watch.jobs * 1e3, unit="ms",
+            note="agenda, journal and Dask's client; beside the scheduler, which is a process of its own",
+        ),
+        Figure(
+            benchmark="scheduling", what=SCHEDULER_PER_JOB, value=watch.scheduler / watch.jobs * 1e3, unit="ms",
         ),
         Figure(
             benchmark="scheduling", what="jobs in flight at once", value=watch.most_in_flight, unit="jobs",

@@ -23,8 +23,9 @@ import geoseg
 from benchmarks.measure import Bench, Figure, StageClock
 from benchmarks.nets import pointwise_package
 from benchmarks.scene import large_scene
+from benchmarks.scheduling import CLIENT_PER_JOB, SCHEDULER_PER_JOB
 from geoseg.decide import layers_of
-from geoseg.engine import SEAMS_AT_ONCE, Agenda
+from geoseg.engine import Agenda
 from geoseg.exchange import Shared
 from geoseg.grid import Chunk
 from geoseg.jobs import ChunkJob, Facts, SeamJob
@@ -63,8 +64,10 @@ class Costs:
     """Seconds per pixel of a seam."""
     assembly_pixel: float = 0.0
     """Seconds per pixel of putting finished COGs together, on the client's cores."""
-    job: float = 0.0
-    """Seconds of scheduler and client per job, one after the other: from the benchmark `scheduling`."""
+    client: float = 0.0
+    """Seconds of the client per job, half before and half after it: from the benchmark `scheduling`."""
+    scheduler: float = 0.0
+    """Likewise of the scheduler, which works beside the client."""
     start: float = 0.0
     """Seconds that a worker takes to load the net with its first chunk: assumed."""
     bandwidth: float = math.inf
@@ -73,12 +76,9 @@ class Costs:
     """Bytes on disk per byte of pixels, read and written: DEFLATE on Sentinel-2, about."""
 
 
-JOBS_PER_CHUNK = 1 + 1 / SEAMS_AT_ONCE
-"""Nearly every chunk brings a seam, and seams share a job."""
-
-DEFAULTS: Mapping[str, float] = {"job": 0.005 / JOBS_PER_CHUNK, "start": 10.0, "bandwidth": 10e9}
-"""The target of `scheduling`; loading a net of 1 GB and starting CUDA; a
-parallel file system of modest size."""
+DEFAULTS: Mapping[str, float] = {"client": 0.0025, "scheduler": 0.0025, "start": 10.0, "bandwidth": 10e9}
+"""The target of `scheduling` for both together; loading a net of 1 GB and starting CUDA; a parallel file system of
+modest size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +115,11 @@ def plan_for(workers: int, *, side: int = SIDE, tile: int = TILE, overlap: int =
 
 
 class _Cluster:
-    """Workers, one scheduler that does one thing at a time, and a file system that all share.
+    """Workers, a client and a scheduler that do one thing at a time each, and a file system that all share.
 
-    A job is sent (half of `Costs.job`), runs on the first worker that is free, and is noted by the client (the other
-    half), which then sends what has become possible. A job's bytes pass the file system while it works, job after job.
+    A job passes client and scheduler (half of what each takes), runs on the first worker that is free, and passes
+    scheduler and client (the other half), who then sends what has become possible. A job's bytes pass the file system
+    while it works, job after job.
     """
 
     def __init__(self, plan: RunPlan, workers: int, costs: Costs) -> None:
@@ -128,7 +129,7 @@ class _Cluster:
         self._cold = set(self._idle)
         self._ready: deque[tuple[str, float, float]] = deque()
         self._events: list[tuple[float, int, str, Any]] = []
-        self._scheduler = self._disk = self._last = 0.0
+        self._client = self._scheduler = self._disk = self._last = 0.0
         self._in_flight = self._number = 0
         self._agenda = Agenda(plan.chunks, ())
         facts = Facts(
@@ -147,7 +148,7 @@ class _Cluster:
             elif what == "done":
                 name, worker = payload
                 heapq.heappush(self._idle, worker)
-                self._at(self._served(now), "noted", name)
+                self._at(self._by_client(self._by_scheduler(now)), "noted", name)
             else:
                 self._last, self._in_flight = now, self._in_flight - 1
                 self._agenda.finish(payload)
@@ -159,16 +160,21 @@ class _Cluster:
         self._number += 1  # events of one moment stay in the order in which they were made
         heapq.heappush(self._events, (when, self._number, what, payload))
 
-    def _served(self, now: float) -> float:
-        """When the scheduler is through with one more message."""
-        self._scheduler = max(now, self._scheduler) + self._costs.job / 2
+    def _by_client(self, now: float) -> float:
+        """When the client is through with one more message."""
+        self._client = max(now, self._client) + self._costs.client / 2
+        return self._client
+
+    def _by_scheduler(self, now: float) -> float:
+        """When the scheduler is."""
+        self._scheduler = max(now, self._scheduler) + self._costs.scheduler / 2
         return self._scheduler
 
     def _send(self, now: float) -> None:
         while self._in_flight < self._slots and (job := self._agenda.next(self._facts)) is not None:
             self._in_flight += 1
             seconds, size = self._chunk(job.chunk) if isinstance(job, ChunkJob) else self._seams(cast("SeamJob", job))
-            self._at(self._served(now), "sent", (job.name, seconds, size))
+            self._at(self._by_scheduler(self._by_client(now)), "sent", (job.name, seconds, size))
 
     def _work(self, now: float) -> None:
         while self._ready and self._idle:
@@ -207,7 +213,7 @@ def simulate(plan: RunPlan, workers: int, costs: Costs) -> Outcome:
 def limits_of(plan: RunPlan, workers: int, costs: Costs) -> dict[str, float]:
     """Efficiency that is won if one cost were none, the largest first; what then remains is the tail."""
     free = {
-        "scheduler": {"job": 0.0},
+        "client and scheduler": {"client": 0.0, "scheduler": 0.0},
         "seams": {"seam": 0.0, "seam_pixel": 0.0},
         "start-up of workers": {"start": 0.0},
         "fixed cost of a chunk": {"chunk": 0.0},
@@ -264,9 +270,9 @@ def costs_of(bench: Bench) -> tuple[Costs, str]:
     costs, origin = dict(DEFAULTS) | measured(bench), ["jobs measured here"]
     results = bench.place / ("quick.json" if bench.quick else "results.json")
     rows = json.loads(results.read_text())["figures"] if results.exists() else []
-    scheduling = [row["value"] for row in rows if row["benchmark"] == "scheduling" and row["unit"] == "ms"]
-    if scheduling:
-        costs["job"] = scheduling[0] / 1e3 / JOBS_PER_CHUNK
+    benchmarked = {row["what"]: row["value"] / 1e3 for row in rows if row["benchmark"] == "scheduling"}
+    if CLIENT_PER_JOB in benchmarked:
+        costs |= {"client": benchmarked[CLIENT_PER_JOB], "scheduler": benchmarked[SCHEDULER_PER_JOB]}
         origin.append("scheduling as benchmarked")
     else:
         origin.append("scheduling assumed")

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.measure import Bench
-from benchmarks.simulation import CLASSES, JOBS_PER_CHUNK, Costs, costs_of, limits_of, plan_for, simulate
+from benchmarks.scheduling import CLIENT_PER_JOB, SCHEDULER_PER_JOB
+from benchmarks.simulation import CLASSES, Costs, costs_of, limits_of, plan_for, simulate
 from geoseg.engine import SEAMS_AT_ONCE
 from geoseg.plan import RunPlan
 
@@ -25,7 +26,7 @@ def plan(tiles: int, *, overlap: int = 0, chunk: int = 1) -> RunPlan:
 
 
 def test_one_worker_does_everything_one_after_the_other() -> None:
-    costs = Costs(tile=2.0, chunk=3.0, seam=1.0, seam_pixel=0.25, job=0.01)
+    costs = Costs(tile=2.0, chunk=3.0, seam=1.0, seam_pixel=0.25, client=0.01)
     run = plan(6, overlap=16, chunk=2)
     seams = [sum(area.size for area in chunk.seam) for chunk in run.chunks if chunk.seam]
     expected = 36 * 2.0 + 9 * 3.0 + len(seams) * 1.0 + sum(seams) * 0.25
@@ -50,13 +51,18 @@ def test_work_that_does_not_divide_leaves_a_tail() -> None:
     assert all(won == 0 for name, won in limits.items() if not name.startswith("tail"))
 
 
+@pytest.mark.parametrize("busy", ["client", "scheduler"])
 @pytest.mark.parametrize("workers", [1, 7, 500])
-def test_jobs_without_work_take_what_the_scheduler_takes(workers: int) -> None:
+def test_jobs_without_work_take_what_the_busier_of_client_and_scheduler_takes(workers: int, busy: str) -> None:
     run = plan(12, overlap=16)
     seams = sum(bool(chunk.seam) for chunk in run.chunks)
-    seconds = simulate(run, workers, Costs(tile=0.0, job=0.004)).seconds
+    seconds = simulate(run, workers, Costs(tile=0.0, **{busy: 0.004})).seconds
     least, most = len(run.chunks) + math.ceil(seams / SEAMS_AT_ONCE), len(run.chunks) + seams
     assert 0.004 * least - 1e-9 <= seconds <= 0.004 * most + 1e-9
+    both = simulate(run, workers, Costs(tile=0.0, client=0.003, scheduler=0.003)).seconds
+    assert 0.003 * least < both < 0.006 * most + 1e-9
+    if workers == 500:
+        assert both < 0.0045 * most, "they work beside each other"
     if workers == 1:
         assert seconds < 0.004 * 1.2 * least, "seams share jobs"
 
@@ -89,7 +95,9 @@ def test_no_cost_makes_a_run_faster_than_its_forward_passes(
     job: float, chunk: float, seam: float, start: float, workers: int
 ) -> None:
     run = plan(5, overlap=16, chunk=2)
-    found = simulate(run, workers, Costs(tile=1.0, job=job, chunk=chunk, seam=seam, start=start, bandwidth=1e8))
+    found = simulate(
+        run, workers, Costs(tile=1.0, client=job, scheduler=job / 2, chunk=chunk, seam=seam, start=start, bandwidth=1e8)
+    )
     assert 0 < found.efficiency <= 1
     assert math.isfinite(found.seconds)
 
@@ -105,13 +113,16 @@ def test_costs_that_are_given_count_more_than_measured_ones(tmp_path: Path, monk
     monkeypatch.setattr("benchmarks.simulation.measured", lambda bench: {"chunk": 0.5, "seam": 0.1})
     bench = Bench(place=tmp_path)
     assert costs_of(bench)[0] == Costs(
-        tile=0.0, chunk=0.5, seam=0.1, job=0.005 / JOBS_PER_CHUNK, start=10.0, bandwidth=10e9
+        tile=0.0, chunk=0.5, seam=0.1, client=0.0025, scheduler=0.0025, start=10.0, bandwidth=10e9
     )
-    row = {"benchmark": "scheduling", "what": "one chunk", "value": 4.0, "unit": "ms"}
-    (tmp_path / "results.json").write_text(json.dumps({"figures": [row]}))
+    rows = [
+        {"benchmark": "scheduling", "what": what, "value": value, "unit": "ms"}
+        for what, value in [("one chunk", 4.0), (CLIENT_PER_JOB, 2.0), (SCHEDULER_PER_JOB, 1.0)]
+    ]
+    (tmp_path / "results.json").write_text(json.dumps({"figures": rows}))
     (tmp_path / "costs.json").write_text(json.dumps({"seam": 0.25}))
     costs, origin = costs_of(bench)
-    assert (costs.job, costs.seam, costs.chunk) == (0.004 / JOBS_PER_CHUNK, 0.25, 0.5)
+    assert (costs.client, costs.scheduler, costs.seam, costs.chunk) == (0.002, 0.001, 0.25, 0.5)
     assert origin == "jobs measured here, scheduling as benchmarked, costs.json as given"
     (tmp_path / "costs.json").write_text(json.dumps({"petrol": 1}))
     with pytest.raises(ValueError, match="no cost named petrol"):
