@@ -12,7 +12,7 @@ JOBS   ?= 2
 PYTEST := -m pytest --numprocesses $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-lowest check format bench docs clean
+.PHONY: help install demo data-catalog test test-all test-lowest check format bench docs clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,13 +36,16 @@ install: $(VENV)/.installed ## .venv with the program .venv/bin/geoseg
 demo: install ## generate a Sentinel-2-like scene, segment it, print what came out and where it lies
 	$(BIN)/python pipelines/demo.py
 
+data-catalog: $(VENV)/.installed-catalog ## write data_catalog/ anew: the demo's scene, labels and map, and the models
+	$(BIN)/python -m pipelines.data_catalog
+
 test: $(VENV)/.installed-test,openvino ## every test that needs nothing but Python
 	$(BIN)/python $(PYTEST) -m "not slow and not system" $(ARGS)
 
 test-all: $(VENV)/.installed-test,openvino ## Debian components first (asks for sudo where it has to), then every test
 	$(SUDO) apt-get update --quiet
 	$(SUDO) apt-get install --yes --no-install-recommends \
-	  qgis python3-qgis python3-gdal postgresql postgresql-postgis postgis chromium xvfb
+	  qgis python3-qgis python3-gdal gdal-bin postgresql postgresql-postgis postgis chromium xvfb xauth
 	$(BIN)/python $(PYTEST) $(ARGS)
 
 check: $(VENV)/.installed-test,openvino ## format, lint, types, import contracts

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from geoseg.grid import TileGrid
     from geoseg.lazy import segment_array
     from geoseg.models import load_model, save_package
-    from geoseg.outputs import vectorize
     from geoseg.pipeline import segment
     from geoseg.plan import plan_run
     from geoseg.protocols import Model, Sink, Source
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from geoseg.scoring import evaluate
     from geoseg.source import open_scene
     from geoseg.spec import ModelSpec
+    from geoseg.vectors import vectorize
 
 __version__ = "0.1.0"
 
@@ -63,7 +63,7 @@ _HOME = {
     "save_package": "geoseg.models",
     "segment": "geoseg.pipeline",
     "segment_array": "geoseg.lazy",
-    "vectorize": "geoseg.outputs",
+    "vectorize": "geoseg.vectors",
 }
 
 

@@ -22,7 +22,15 @@ from geoseg.spec import ClassInfo, ModelSpec
 from geoseg.store import Place, Store, open_store
 from geoseg.window import GeoBox
 
-__all__ = ["EXTENSIONS", "Origin", "describe_run", "write_catalog", "write_item"]
+__all__ = [
+    "EXTENSIONS",
+    "Origin",
+    "class_fields",
+    "describe_run",
+    "projection_fields",
+    "write_catalog",
+    "write_item",
+]
 
 _CATALOG = "catalog.json"
 _SCHEMA = "https://stac-extensions.github.io/{}/schema.json"
@@ -137,7 +145,7 @@ def describe_run(
             "geoseg:model": spec.name,
             "geoseg:model_digest": spec.digest,
             **_processing(scene, spec, software),
-            **_projection(geobox),
+            **projection_fields(geobox),
             **_range(times or _times(scene)),
             **{f"geoseg:{name}": date.id for name, date in zip(DATES, scene.dates, strict=False)},
         },
@@ -195,8 +203,8 @@ def _processing(scene: Scene[Any], spec: ModelSpec, software: Mapping[str, str])
     }
 
 
-def _projection(geobox: GeoBox) -> dict[str, Any]:
-    """The projection fields: a code where the CRS has one, else its WKT."""
+def projection_fields(geobox: GeoBox) -> dict[str, Any]:
+    """The fields of the projection extension: a code where the CRS has one, else its WKT."""
     known = crs_of(geobox)
     code = known.to_epsg()
     crs = {"proj:code": f"EPSG:{code}"} if code else {"proj:code": None, "proj:wkt2": known.to_wkt()}
@@ -247,7 +255,7 @@ def _bands(path: Path, spec: ModelSpec, scaling: Scaling | None) -> dict[str, An
         return {}
     if path.stem in {"labels", "change"}:
         written = spec.written
-        classes = [_class(info) for info in written.classes]
+        classes = [class_fields(info) for info in written.classes]
         return {
             "bands": [
                 {
@@ -265,7 +273,8 @@ def _bands(path: Path, spec: ModelSpec, scaling: Scaling | None) -> dict[str, An
     return {"bands": [{"name": name, **stored} for name in names]}
 
 
-def _class(info: ClassInfo) -> dict[str, Any]:
+def class_fields(info: ClassInfo) -> dict[str, Any]:
+    """A class as the classification extension has it."""
     title = info.title or info.name
     return {
         "value": info.value,

@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.assembly import Tally
-from geoseg.decide import PROBABILITY_SCALE
-from geoseg.scene import Scene
-from geoseg.source.open import read_window
+from geoseg.scene import Scaling, Scene
+from geoseg.source.labels import RasterLabels
 from geoseg.source.pair import PairSource
 from geoseg.spec import ModelSpec
-from geoseg.window import GeoBox, Window
+from geoseg.vectors import Drawing, change_features
+from geoseg.window import Window
+from geoseg.zonal import KNOWN, STEP, PairIndex
 
 if TYPE_CHECKING:
     import geopandas
 
-__all__ = ["change_features", "change_pictures", "from_to_table"]
+__all__ = ["change_frames_of", "change_pictures", "from_to_table"]
 
 _SIDE = 1600
 """Longest side of the pictures of both dates, in pixels."""
 
 
-def change_features(
-    scene: Scene[Any], spec: ModelSpec, crop: Window, geobox: GeoBox, staging: Path, ndvi: Scene[PairSource] | None
-) -> geopandas.GeoDataFrame:
+def change_frames_of(
+    scene: Scene[Any],
+    spec: ModelSpec,
+    crop: Window,
+    staging: Path,
+    ndvi: Scene[PairSource] | None,
+    drawing: Drawing,
+) -> Iterator[geopandas.GeoDataFrame]:
     """The regions of ``change.tif`` in `staging`, with the mean NDVI of both dates where `ndvi` gives red and nir.
 
     Raises:
         SourceError: A raster or a date cannot be read.
     """
-    from geoseg.sink.vector import make_change_features
-    from geoseg.zonal import index_means
+    from geoseg.sink.features import Mean
 
     probability = staging / "change_probability.tif"
-    return make_change_features(
-        read_window(staging / "change.tif", bands=[1])[0],
-        geobox=geobox,
+    index = None if ndvi is None else PairIndex(pair=ndvi.source, crop=crop, assumed=spec.assume_scaling)
+    columns = [] if index is None else index.columns
+    return change_features(
+        RasterLabels(staging / "change.tif"),
+        drawing=drawing,
         spec=spec,
-        probability=read_window(probability, bands=[1])[0] if probability.exists() else None,
-        probability_scale=PROBABILITY_SCALE,
         pair=scene,
-        more=lambda regions: (
-            {} if ndvi is None else index_means(ndvi.source, crop, regions, assumed=spec.assume_scaling)
-        ),
+        probability=probability if probability.exists() else None,
+        means=[Mean(column=name, of=name, scaling=Scaling(scale=STEP), counted=KNOWN) for name in columns],
+        rasters={} if index is None else index.rasters(),
     )
 
 

@@ -16,7 +16,7 @@ from geoseg.picture import DatePicture, Rgba, color_classes, encode, overview
 from geoseg.result import ClassArea
 from geoseg.sink.parts import durable
 
-__all__ = ["UNCHANGED", "write_compare"]
+__all__ = ["UNCHANGED", "area_text", "write_compare"]
 
 UNCHANGED = 0
 """The value that is not drawn over the dates."""
@@ -109,15 +109,15 @@ def _legend(areas: Sequence[ClassArea]) -> str:
     listed = [area for area in areas if area.pixels or len(areas) <= _LISTED]
     return "\n".join(
         f'<tr><td><span class="swatch class{area.value}"></span>{html.escape(area.title or area.name)}</td>'
-        f"<td>{_area_text(area.km2)}</td><td>{100 * area.pixels / total:.1f} %</td></tr>"
+        f"<td>{area_text(area.km2)}</td><td>{100 * area.pixels / total:.1f} %</td></tr>"
         for area in listed
     )
 
 
-def _area_text(km2: float) -> str:
+def area_text(km2: float) -> str:
     """An area for people.
 
-    >>> [_area_text(km2) for km2 in (0, 0.00042, 0.0321, 1.5, 12345.6)]
+    >>> [area_text(km2) for km2 in (0, 0.00042, 0.0321, 1.5, 12345.6)]
     ['0', '420 m²', '3.21 ha', '1.50 km²', '12,346 km²']
     """
     if km2 == 0:

@@ -10,9 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from geoseg.option_values import (
     Auto,
@@ -27,155 +25,128 @@ from geoseg.option_values import (
     Positive,
     VectorFormats,
 )
+from geoseg.polygon_config import PolygonConfig, option
 from geoseg.settings import ClusterOptions, MosaicRule
 
 __all__ = ["ChangeConfig", "RunConfig"]
 
 
-def _option(default: Any, description: str, *, metavar: str = "", short: str = "", off: str = "", group: str) -> Any:
-    """A field that is also an option: `off` is the flag that turns a switch off."""
-    extra: JsonDict = {"metavar": metavar, "short": short, "off": off, "group": group}
-    return Field(default, description=description, json_schema_extra=extra)
-
-
-class RunConfig(BaseModel):
+class RunConfig(PolygonConfig):
     """The options of one call of ``geoseg segment`` or ``geoseg plan``; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
-
-    inputs: Locations = _option(
+    inputs: Locations = option(
         (), "Scenes: GeoTIFF, COG or JP2, path or URL (http, https, s3), or a STAC item.", group="Scene"
     )
-    items: str | None = _option(
+    items: str | None = option(
         None, "More scenes: a STAC catalog, a saved search or a stac-geoparquet file.", metavar="FILE", group="Scene"
     )
-    out: Destination | None = _option(
+    out: Destination | None = option(
         None,
         "Directory of the results, or s3://BUCKET/PREFIX; with several inputs, of one folder per scene.",
         metavar="DIR",
         short="-o",
         group="Result",
     )
-    model: str = _option("spectral-baseline", "Name or directory of a model package.", metavar="MODEL", group="Model")
-    tile: Count | None = _option(
+    model: str = option("spectral-baseline", "Name or directory of a model package.", metavar="MODEL", group="Model")
+    tile: Count | None = option(
         None, "Side of the square that the net sees. Default: the model's own.", metavar="PIXELS", group="Model"
     )
-    overlap: Annotated[int, Field(ge=0)] | None = _option(
+    overlap: Annotated[int, Field(ge=0)] | None = option(
         None, "Pixels that neighbouring tiles share, at most half a tile. Default: the model's own, or a quarter "
         "of the tile.", metavar="PIXELS", group="Model",
     )  # fmt: skip
-    blend: Literal["ramp", "linear", "gaussian", "crop"] = _option(
+    blend: Literal["ramp", "linear", "gaussian", "crop"] = option(
         "ramp", "How neighbouring tiles are blended.", group="Model"
     )
-    batch_size: Auto = _option("auto", "Tiles per forward pass.", metavar="N|auto", group="Model")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = _option(
+    batch_size: Auto = option("auto", "Tiles per forward pass.", metavar="N|auto", group="Model")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = option(
         "auto", "Where the net runs.", metavar="auto|cpu|cuda[:N]", group="Model"
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option("auto", "Arithmetic of the net.", group="Model")
-    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = _option(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Arithmetic of the net.", group="Model")
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = option(
         "auto", "Library that runs the net; auto: the fastest that agrees.", group="Model"
     )
-    bands: Bands = _option(
+    bands: Bands = option(
         {},
         "Where bands are: by index in the input, from 1 (red=3,nir=4), or by file (red=B04.tif,nir=B08.tif).",
         metavar="NAME=PLACE,...",
         group="Scene",
     )
-    scale: Finite | None = _option(
+    scale: Finite | None = option(
         None, "Reflectance per stored unit. Default: the scene's own.", metavar="NUMBER", group="Scene"
     )
-    offset: Finite | None = _option(
+    offset: Finite | None = option(
         None, "Reflectance of a stored 0. Default: the scene's own.", metavar="NUMBER", group="Scene"
     )
-    nodata: float | None = _option(
+    nodata: float | None = option(
         None, "Stored number that means no observation. Default: the scene's own.", metavar="NUMBER", group="Scene"
     )
-    bbox: Box | None = _option(None, "Only this box, in degrees.", metavar="W,S,E,N", group="Scene")
-    aoi: str | None = _option(
+    bbox: Box | None = option(None, "Only this box, in degrees.", metavar="W,S,E,N", group="Scene")
+    aoi: str | None = option(
         None, "Only within the polygons of this GeoJSON, GeoPackage or GeoParquet.", metavar="FILE", group="Scene"
     )
-    mask: str | None = _option(
+    mask: str | None = option(
         None,
         "Raster whose non-zero pixels are left out; FILE:3,8,9 leaves out these values only.",
         metavar="FILE[:N,N]",
         group="Scene",
     )
-    resolution: Positive | None = _option(
+    resolution: Positive | None = option(
         None, "Pixel size to read the scene at, in units of its CRS.", metavar="NUMBER", group="Scene"
     )
-    crs: Crs | None = _option(None, "CRS to read the scene in.", metavar="CRS", group="Scene")
-    assume_crs: Crs | None = _option(None, "CRS of a scene that names none.", metavar="CRS", group="Scene")
-    datetime: Instant = _option(
+    crs: Crs | None = option(None, "CRS to read the scene in.", metavar="CRS", group="Scene")
+    assume_crs: Crs | None = option(None, "CRS of a scene that names none.", metavar="CRS", group="Scene")
+    datetime: Instant = option(
         None, "Time of acquisition, ISO 8601. Default: the scene's own.", metavar="TIME", group="Scene"
     )
-    on_bad_block: Literal["fail", "nodata"] = _option(
+    on_bad_block: Literal["fail", "nodata"] = option(
         "fail", "What to do where the file is damaged: stop, or leave a hole.", group="Scene"
     )
-    aws_no_sign_request: bool = _option(
+    aws_no_sign_request: bool = option(
         False, "Read s3:// without credentials.", off="--aws-sign-request", group="Scene"
     )
-    chunk: Count | None = _option(
+    chunk: Count | None = option(
         None, "Side of the pieces of work, in pixels. Default: planned.", metavar="PIXELS", group="Run"
     )
-    workers: Count | None = _option(
+    workers: Count | None = option(
         None, "Processes on this machine that share the work. Default: 1.", metavar="N", group="Run"
     )
-    scheduler: str | None = _option(
+    scheduler: str | None = option(
         None, "Address of the scheduler of a Dask cluster. Default: $DASK_SCHEDULER_ADDRESS.",
         metavar="ADDRESS", group="Run",
     )  # fmt: skip
-    scheduler_file: Path | None = _option(
+    scheduler_file: Path | None = option(
         None, "File that a Dask scheduler wrote its address to.", metavar="FILE", group="Run"
     )
-    cluster: Path | None = _option(
+    cluster: Path | None = option(
         None, "Description of a Dask cluster to start for this call.", metavar="FILE.yaml", group="Run"
     )
-    worker_timeout: Positive = _option(
+    worker_timeout: Positive = option(
         600.0, "How long to wait for workers that are started on demand.", metavar="SECONDS", group="Run"
     )
-    probabilities: bool = _option(
+    probabilities: bool = option(
         False, "Also write probabilities.tif, one band per class.", off="--no-probabilities", group="Result"
     )
-    confidence: bool = _option(
+    confidence: bool = option(
         True, "Write the probability of the chosen class, or of change.", off="--no-confidence", group="Result"
     )
-    mosaic: MosaicRule | None = _option(
+    mosaic: MosaicRule | None = option(
         None, "Also make one map of all scenes, each pixel of one of them.",
         metavar="newest|cloudless|first", group="Result",
     )  # fmt: skip
-    vector: VectorFormats = _option(
-        ("geojson", "parquet"), "Polygons to write: geojson, parquet, fgb, gpkg, pmtiles, or none.",
+    vector: VectorFormats = option(
+        ("geojson", "parquet"), "Polygons to write: geojson, geojsonl, parquet, fgb, gpkg, pmtiles, or none.",
         metavar="LIST|none", group="Result",
     )  # fmt: skip
-    overwrite: bool = _option(False, "Replace the finished results in DIR.", off="--no-overwrite", group="Run")
-    restart: bool = _option(False, "Drop what an interrupted run left in DIR.", off="--no-restart", group="Run")
-    dry_run: bool = _option(False, "Say what would be done (as geoseg plan does), and stop.", group="Run")
-    json_output: bool = Field(
-        False,
-        alias="json",
-        description="Write one JSON document to standard output.",
-        json_schema_extra={"group": "Messages"},
-    )
-    log_json: bool = _option(False, "Messages as JSON, one object per line, and no progress bar.", group="Messages")
-    report: Path | None = _option(
+    overwrite: bool = option(False, "Replace the finished results in DIR.", off="--no-overwrite", group="Run")
+    restart: bool = option(False, "Drop what an interrupted run left in DIR.", off="--no-restart", group="Run")
+    dry_run: bool = option(False, "Say what would be done (as geoseg plan does), and stop.", group="Run")
+    report: Path | None = option(
         None, "Page with Dask's performance report; needs bokeh.", metavar="FILE.html", group="Messages"
     )
-    quiet: bool = _option(False, "Only errors.", short="-q", group="Messages")
-    verbose: bool = _option(False, "More about what happens.", short="-v", group="Messages")
-    debug: bool = _option(False, "Tracebacks and library messages.", group="Messages")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _switches_only_for_switches(cls, value: object, info: ValidationInfo) -> object:
-        field = cls.model_fields[str(info.field_name)]
-        if isinstance(value, bool) and field.annotation is not bool:
-            raise PydanticCustomError("switch", "should be a value")
-        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        if self.quiet and self.verbose:
-            raise ValueError("--quiet and --verbose exclude each other")
         if self.scale == 0:
             raise ValueError("--scale 0 would make every pixel the same: give the reflectance per stored unit")
         self.for_cluster()
@@ -199,10 +170,6 @@ class RunConfig(BaseModel):
             report=self.report,
         )
 
-    def for_messages(self) -> dict[str, bool]:
-        """The keyword arguments of `geoseg.cli.messages.set_up_messages`."""
-        return {"debug": self.debug, "verbose": self.verbose, "quiet": self.quiet, "as_json": self.log_json}
-
     def for_pipeline(self) -> dict[str, Any]:
         """The model and the fields of `geoseg.options.SegmentOptions`, as keyword arguments."""
         door = {"inputs", "out", "overwrite", "restart", "dry_run", "json_output", "log_json", "quiet"}
@@ -225,8 +192,8 @@ class RunConfig(BaseModel):
 class ChangeConfig(RunConfig):
     """The options of one call of ``geoseg change``: those of a run on two scenes, and what concerns each of them."""
 
-    inputs: Locations = _option((), "Two scenes, the earlier one first.", group="Scene")
-    model: str = _option(
+    inputs: Locations = option((), "Two scenes, the earlier one first.", group="Scene")
+    model: str = option(
         "flood-s2", "Name or directory of a model package; index-change compares indices; a model for one date maps "
         "both.", metavar="MODEL", group="Model",
     )  # fmt: skip
@@ -241,22 +208,22 @@ class ChangeConfig(RunConfig):
         description="Remove the shift between the dates that is found by phase correlation.",
         json_schema_extra={"group": "Scene", "off": "--no-register"},
     )
-    mask_before: str | None = _option(
+    mask_before: str | None = option(
         None, "Mask of the earlier date, in place of --mask.", metavar="FILE[:3,8,9]", group="Scene"
     )
-    mask_after: str | None = _option(
+    mask_after: str | None = option(
         None, "Mask of the later date, in place of --mask.", metavar="FILE[:3,8,9]", group="Scene"
     )
-    bands_before: Bands = _option(
+    bands_before: Bands = option(
         {}, "Where bands of the earlier date are, in place of --bands.", metavar="NAME=PLACE,...", group="Scene"
     )
-    bands_after: Bands = _option(
+    bands_after: Bands = option(
         {}, "Where bands of the later date are, in place of --bands.", metavar="NAME=PLACE,...", group="Scene"
     )
-    datetime_before: Instant = _option(
+    datetime_before: Instant = option(
         None, "Time of the earlier date. Default: the scene's own.", metavar="TIME", group="Scene"
     )
-    datetime_after: Instant = _option(
+    datetime_after: Instant = option(
         None, "Time of the later date, as --datetime. Default: the scene's own.", metavar="TIME", group="Scene"
     )
 

@@ -16,7 +16,16 @@ import shapely
 from geoseg.errors import GridError
 from geoseg.window import GeoBox, Window, whole
 
-__all__ = ["PixelAreas", "crs_of", "footprint", "longest_line", "lonlat_bbox", "pixel_areas", "to_lonlat"]
+__all__ = [
+    "PixelAreas",
+    "crs_of",
+    "footprint",
+    "longest_line",
+    "lonlat_bbox",
+    "pixel_areas",
+    "radians_of",
+    "to_lonlat",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -61,6 +70,14 @@ def to_lonlat(polygons: Geometries, crs: Any) -> Geometries:
     if len(polygons) == 0:
         return polygons
     crs = pyproj.CRS.from_user_input(crs)
+    several = shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON
+    if several.any():
+        placed = np.where(several, shapely.MultiPolygon(), polygons)
+        placed[~several] = to_lonlat(polygons[~several], crs)
+        parts, of = shapely.get_parts(polygons, return_index=True)
+        parts, of = parts[several[of]], of[several[of]]
+        parts, at = shapely.get_parts(to_lonlat(parts, crs), return_index=True)
+        return np.asarray(shapely.multipolygons(parts, indices=of[at], out=placed), dtype=object)
     kind, coords, (ring_offsets, polygon_offsets) = shapely.to_ragged_array(polygons)
     lonlat = _project(coords[:, :2], crs)
     starts = ring_offsets[polygon_offsets[:-1]]
@@ -250,6 +267,15 @@ class PixelAreas:
         tall = _between(self._nodes, self._rows, np.arange(window.row_off, window.row_stop))
         return _between(tall.T, self._cols, np.arange(window.col_off, window.col_stop)).T
 
+    def along(self, row_off: int, row_stop: int) -> tuple[IntArray, FloatArray]:
+        """Columns (node,), and square metres (row, node) of their pixels; areas between are linear in the column."""
+        return self._cols, _between(self._nodes, self._rows, np.arange(row_off, row_stop))
+
+    @property
+    def largest(self) -> float:
+        """Square metres of the largest pixel."""
+        return float(self._nodes.max(initial=0))
+
 
 def pixel_areas(geobox: GeoBox, rows: int = 256) -> Iterator[tuple[slice, FloatArray]]:
     """`PixelAreas` of the whole grid: (rows, (row, col)) from top to bottom, `rows` at a time."""
@@ -294,11 +320,8 @@ def _equal_area(crs: pyproj.CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArr
         return np.full(x.shape, np.nan), np.full(x.shape, np.nan)
     axis = crs.ellipsoid.semi_major_metre
     flattening = 1 / crs.ellipsoid.inverse_flattening if crs.ellipsoid.inverse_flattening else 0.0
-    if crs.is_geographic:
-        unit = crs.axis_info[0].unit_conversion_factor
-        lon, lat = x * unit, np.clip(y * unit, -math.pi / 2, math.pi / 2)
-    else:
-        lon, lat = np.radians(_transformer(crs.to_wkt(), crs.geodetic_crs.to_wkt()).transform(x, y))
+    lon, lat = radians_of(crs, x, y)
+    lat = np.clip(lat, -math.pi / 2, math.pi / 2)
     east = lon - lon[..., :1]
     if not crs.is_geographic:
         east = (east + math.pi) % (2 * math.pi) - math.pi
@@ -310,6 +333,17 @@ def _equal_area(crs: pyproj.CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArr
     x = np.where(polar, radius * np.sin(east), east)
     y = np.where(polar, radius * np.cos(east), height)
     return axis * x, axis * (y - y[..., :1])
+
+
+def radians_of(crs: pyproj.CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Longitude and latitude in radians, on the ellipsoid of `crs`; NaN where it has none. No pole ends a geographic CRS."""
+    if crs.is_geographic:
+        unit = crs.axis_info[0].unit_conversion_factor
+        return x * unit, y * unit
+    if crs.geodetic_crs is None:
+        return np.full(x.shape, np.nan), np.full(x.shape, np.nan)
+    lon, lat = np.radians(_transformer(crs.to_wkt(), crs.geodetic_crs.to_wkt()).transform(x, y))
+    return lon, lat
 
 
 def _authalic(lat: FloatArray, flattening: float) -> FloatArray:

@@ -49,16 +49,20 @@ FINAL_NAMES = (
     "probabilities.tif",
     "scene.tif",
     "polygons.geojson",
+    "polygons.geojsonl",
     "polygons.parquet",
     "polygons.fgb",
     "polygons.gpkg",
     "polygons.pmtiles",
     "preview.png",
     "compare.html",
+    "view.html",
+    "run.qgs",
     "item.json",
     "run.json",
 )
-"""Every file that a run may leave, in the order in which they get their names."""
+"""Every file that a run may leave, in the order in which they get their names; ``view.html`` (`geoseg.view`) and
+``run.qgs`` (`geoseg.sink.qgis`) are made of a finished run and go when another takes its place."""
 
 
 class RunDirectory:

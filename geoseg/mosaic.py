@@ -38,6 +38,7 @@ from geoseg.outputs import write_outputs
 from geoseg.overlay import cloud_like, in_order
 from geoseg.patches import NOWHERE, SIDE, Facts, MosaicLayers, OverlayJob
 from geoseg.plan import RunPlan, check_fits
+from geoseg.polygon_options import PolygonOptions
 from geoseg.result import RunResult, read_result
 from geoseg.scene import BandSet, Scene
 from geoseg.settings import MosaicRule, Settings
@@ -45,6 +46,7 @@ from geoseg.source.maps import FinishedMap, covering_grid, extent_on, open_map
 from geoseg.spec import ModelSpec
 from geoseg.status import noted, totals_of
 from geoseg.store import Place, Store, open_store
+from geoseg.vectors import check_polygons
 from geoseg.window import whole
 
 __all__ = ["MappedScene", "make_mosaic", "read_scene"]
@@ -104,7 +106,7 @@ def make_mosaic(
     out: Place,
     rule: MosaicRule,
     model: str | Path = "spectral-baseline",
-    vector: Sequence[str] = ("geojson", "parquet"),
+    polygons: PolygonOptions | None = None,
     overwrite: bool = False,
     cluster: Cluster | None = None,
     on_event: OnEvent | None = None,
@@ -116,7 +118,7 @@ def make_mosaic(
         out: Output directory; created if its parent exists.
         rule: Which scene a pixel comes from: ``first``, ``newest`` or ``cloudless``.
         model: Name or path of the model package that made the runs.
-        vector: Formats of the polygons; empty: none.
+        polygons: How they are made, and where they go; None: as usual.
         overwrite: Make a finished mosaic anew even if nothing changed.
         cluster: Workers to share the work; None: this process.
         on_event: Called with each `geoseg.events` event, in the calling thread.
@@ -129,11 +131,13 @@ def make_mosaic(
         SinkError: Outputs cannot be written.
     """
     notify, began = on_event or _ignore, time.perf_counter()
+    polygons = polygons or PolygonOptions()
+    check_polygons(polygons)
     spec, directory = read_spec(model), RunDirectory(out)
     scenes = [read_scene(run) for run in runs]
     _demand_one_model(scenes, runs, spec)
     facts = _facts(scenes, spec, rule, directory.parts)
-    asked = _asked(scenes, runs, facts, rule, vector)
+    asked = _asked(scenes, runs, facts, rule, polygons)
     with directory.locked(), nullcontext(cluster) if cluster else Cluster() as workers:
         finished, stored = directory.finished_request(), directory.stored_request()
         if not overwrite and finished is not None and finished["asked"] == asked:
@@ -157,7 +161,7 @@ def make_mosaic(
                 directory=directory,
                 records=records,
                 request={"asked": asked, "plan": plan.pinned()},
-                vector=vector,
+                polygons=polygons,
                 began=began,
                 on_event=told,
                 origins=_origins(scenes, records),
@@ -197,7 +201,7 @@ def _facts(scenes: Sequence[MappedScene], spec: ModelSpec, rule: MosaicRule, par
 
 
 def _asked(
-    scenes: Sequence[MappedScene], runs: Sequence[Place], facts: Facts, rule: MosaicRule, vector: Sequence[str]
+    scenes: Sequence[MappedScene], runs: Sequence[Place], facts: Facts, rule: MosaicRule, polygons: PolygonOptions
 ) -> dict[str, Any]:
     """What decides the bytes of a mosaic, as JSON values."""
     inputs = {
@@ -215,7 +219,7 @@ def _asked(
             "mosaic": rule,
             "scenes": list(inputs),
             "grid": [*grid.shape, *grid.transform[:6], str(grid.crs)],
-            "vector": list(vector),
+            **polygons.asked(),
         },
     }
 

@@ -20,12 +20,15 @@ __all__ = [
     "Finite",
     "Instant",
     "Locations",
+    "Neighbours",
+    "Paths",
     "Positive",
+    "Statistics",
     "VectorFormat",
     "VectorFormats",
 ]
 
-VectorFormat = Literal["geojson", "parquet", "fgb", "gpkg", "pmtiles"]
+VectorFormat = Literal["geojson", "geojsonl", "parquet", "fgb", "gpkg", "pmtiles"]
 _VECTOR_FORMATS: tuple[str, ...] = get_args(VectorFormat)
 
 
@@ -80,6 +83,17 @@ def _formats(value: object) -> object:
     return tuple(dict.fromkeys(parts))
 
 
+def _statistics(value: object) -> object:
+    parts = value.split(";") if isinstance(value, str) else value or ()
+    if not isinstance(parts, Iterable) or not all(isinstance(part, str) and part.rpartition(":")[0] for part in parts):
+        raise ValueError("should be RASTER:mean,max, several with semicolons between")
+    return tuple(part.strip() for part in parts)
+
+
+def _neighbours(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
 def _instant(value: object) -> object:
     if isinstance(value, str):
         try:
@@ -114,5 +128,8 @@ Instant = Annotated[datetime | None, BeforeValidator(_instant)]
 Box = Annotated[tuple[float, float, float, float], BeforeValidator(_box)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bands = Annotated[dict[str, int | str], BeforeValidator(_band_map)]
+Statistics = Annotated[tuple[str, ...], BeforeValidator(_statistics)]
+Neighbours = Annotated[Literal[4, 8], BeforeValidator(_neighbours)]
 VectorFormats = Annotated[tuple[VectorFormat, ...], BeforeValidator(_formats)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_inputs)]
 Locations = Annotated[tuple[str, ...], BeforeValidator(_inputs)]

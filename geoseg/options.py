@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from geoseg.blend import Blend
 from geoseg.errors import ConfigError, without_secrets
+from geoseg.polygon_options import PolygonOptions
 from geoseg.settings import Backend, ClusterOptions, Precision
+
+if TYPE_CHECKING:
+    from geoseg.blend import Blend
 
 __all__ = ["ChangeOptions", "SegmentOptions"]
 
@@ -69,6 +72,14 @@ class SegmentOptions:
     """Whether the probability of the chosen class is written."""
     vector: Sequence[str] = ("geojson", "parquet")
     """Formats of the polygons; empty: none."""
+    connectivity: Literal[4, 8] = 4
+    """As in `PolygonOptions`, like the six that follow."""
+    min_area: float = 0.0
+    simplify: float = 0.0
+    smooth: bool = False
+    max_vertices: int | None = None
+    stats: Sequence[str] = ()
+    to: str | None = field(default=None, repr=False)
     datetime: str | datetime | None = None
     """Time of acquisition, where the scene does not tell or tells it wrongly."""
     assume_crs: str | None = None
@@ -83,6 +94,12 @@ class SegmentOptions:
     def __post_init__(self) -> None:
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ConfigError(f"--batch-size {self.batch_size}: a batch holds at least one tile")
+        self.for_polygons()
+
+    def for_polygons(self) -> PolygonOptions:
+        """How the polygons are made."""
+        own = {each.name: getattr(self, each.name) for each in fields(PolygonOptions) if each.name != "formats"}
+        return PolygonOptions(formats=self.vector, **own)
 
     def for_scene(self) -> dict[str, Any]:
         """The keyword arguments of `geoseg.source.open_scene` that do not depend on the model."""
@@ -135,7 +152,7 @@ class ChangeOptions:
 
     def asked(self) -> dict[str, Any]:
         """What must not change between start and resume, as JSON values."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: _plain(value) for name, value in given.items()}
 
 

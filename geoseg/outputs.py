@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,21 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg import __version__
 from geoseg.assembly import Tally, assemble
-from geoseg.change_outputs import change_features, change_pictures, from_to_table
+from geoseg.change_outputs import change_frames_of, change_pictures, from_to_table
 from geoseg.decide import PROBABILITY_SCALE
 from geoseg.engine import parts_of
 from geoseg.events import OnEvent, StageStarted, Warned
 from geoseg.jobs import peak_memory
 from geoseg.journal import Record, RunDirectory
 from geoseg.plan import RunPlan
+from geoseg.polygon_options import PolygonOptions
 from geoseg.result import RunResult, read_result
 from geoseg.scene import Scaling, Scene
 from geoseg.sink.style import write_label_sidecars
-from geoseg.source.info import inspect
-from geoseg.source.open import read_window
-from geoseg.spec import ClassInfo, ModelSpec
+from geoseg.source.labels import RasterLabels
+from geoseg.spec import ModelSpec
 from geoseg.status import worker_figures
 from geoseg.store import Place
+from geoseg.vectors import Drawing, also_into, map_features
 from geoseg.window import GeoBox, crop_geobox
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from geoseg.catalog import Origin
 
-__all__ = ["vectorize", "write_outputs"]
+__all__ = ["write_outputs"]
 
 _SOFTWARE = ("torch", "onnxruntime", "rasterio", "numpy")
 
@@ -73,7 +74,7 @@ def write_outputs(
     directory: RunDirectory,
     records: Sequence[Record],
     request: Mapping[str, Any],
-    vector: Sequence[str],
+    polygons: PolygonOptions,
     began: float,
     on_event: OnEvent,
     origins: Sequence[Origin] = (),
@@ -91,7 +92,7 @@ def write_outputs(
         directory: Where parts stand and outputs go.
         records: The journal's records of all chunks and seams.
         request: What was asked, for the report.
-        vector: Formats of the polygons.
+        polygons: How they are made, and where they go.
         began: `time.perf_counter` when the call began.
         on_event: Told about each stage.
         origins: The scenes of a mosaic.
@@ -114,15 +115,19 @@ def write_outputs(
     parts = {raster: parts_of(plan, directory, raster) for raster in layers.counts}
     files = assemble(plan, spec, geobox, parts, staging, tally)
     files += write_label_sidecars(staging / f"{layers.label}.tif", written.classes, written.label_nodata)
-    if vector:
+    if polygons.wanted:
         from geoseg.sink.vector import write_features
 
         clock.stage("vectorize")
+        drawing = Drawing(options=polygons, scratch=staging)
         if pair is None:
-            frame = _features(files, scene, spec, staging)
+            frames = _features(files, scene, spec, staging, drawing)
         else:
-            frame = change_features(scene, spec, plan.chunks.crop, geobox, staging, ndvi)
-        files += write_features(frame, staging, vector, on_event=on_event)
+            frames = change_frames_of(scene, spec, plan.chunks.crop, staging, ndvi, drawing)
+        also = also_into(polygons, f"{scene.id}-{spec.name}")
+        files += write_features(
+            frames, staging, polygons.formats, classes=written.classes, also=also, on_event=on_event
+        )
     clock.stage("describe")
     if scene.datetime is None and not any(origin.datetime for origin in origins):
         on_event(Warned(message="no time of acquisition is known, the item bears the run's; --datetime gives one"))
@@ -155,54 +160,13 @@ def write_outputs(
     return read_result(directory.out)
 
 
-def vectorize(
-    labels: str | Path,
-    *,
-    classes: Sequence[ClassInfo] = (),
-    confidence: str | Path | None = None,
-    scene: str = "",
-    datetime: datetime | None = None,
-    model: str = "",
-) -> geopandas.GeoDataFrame:
-    """One row per 4-connected region of a label raster, without a cut at any tile or chunk.
-
-    Columns: class_id, class_name, area_m2 (on the ellipsoid), confidence_mean, scene, datetime, model, geometry.
-
-    Args:
-        labels: Class values in the first band; the raster's nodata belongs to no region.
-        classes: Names of the values, as in `ModelSpec.classes`.
-        confidence: Probability of the chosen class on the same grid, as `segment` writes it.
-        scene: The scene's id.
-        datetime: Time of acquisition, with a time zone.
-        model: The model's name.
-
-    Raises:
-        SourceError: A raster cannot be read.
-        GridError: The rasters differ in shape.
-    """
-    from geoseg.sink.vector import make_features
-
-    header = inspect(str(labels))
-    scaled = None if confidence is None else inspect(str(confidence)).bands[0]
-    nodata = header.bands[0].nodata
-    return make_features(
-        read_window(labels, bands=[1])[0],
-        geobox=header.geobox,
-        nodata=None if nodata is None else int(nodata),
-        classes=classes,
-        confidence=None if confidence is None else read_window(confidence, bands=[1])[0],
-        confidence_scale=1.0 if scaled is None else scaled.scale,
-        confidence_offset=0.0 if scaled is None else scaled.offset,
-        scene=scene,
-        datetime=datetime,
-        model=model,
-    )
-
-
-def _features(files: Sequence[Path], scene: Scene[Any], spec: ModelSpec, staging: Path) -> geopandas.GeoDataFrame:
+def _features(
+    files: Sequence[Path], scene: Scene[Any], spec: ModelSpec, staging: Path, drawing: Drawing
+) -> Iterator[geopandas.GeoDataFrame]:
     confidence = staging / "confidence.tif"
-    return vectorize(
-        staging / "labels.tif",
+    return map_features(
+        RasterLabels(staging / "labels.tif"),
+        drawing=drawing,
         classes=spec.classes,
         confidence=confidence if confidence in files else None,
         scene=scene.id,

@@ -10,7 +10,6 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +22,7 @@ from geoseg.scene import Scaling, Scene
 from geoseg.source.glance import Glance, glance
 from geoseg.source.open import open_raster
 from geoseg.source.pair import PairSource
+from geoseg.store import Place
 from geoseg.types import Labels
 from geoseg.window import Window
 
@@ -35,6 +35,7 @@ __all__ = [
     "in_one_stretch",
     "overview",
     "picture_dates",
+    "picture_scene",
     "resized",
     "shown_bands",
 ]
@@ -67,10 +68,10 @@ _STRETCH = (2, 98)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DatePicture:
-    """One of two dates, in colours that compare with those of the other."""
+    """A scene in colours; one of two dates in colours that compare with those of the other."""
 
     name: str
-    """``before`` or ``after``."""
+    """``before``, ``after`` or ``scene``."""
     scene_id: str
     """Which scene it shows."""
     datetime: datetime | None
@@ -122,6 +123,20 @@ def picture_dates(
     return before, after
 
 
+def picture_scene(scene: Scene[Any], *, side: int, window: Window | None = None) -> DatePicture:
+    """One scene, as `picture_dates` shows two; stored numbers do, for a stretch undoes whatever scaling."""
+    seen, bands = glance(scene.source, side, window), shown_bands(scene.bands.names)
+    layers = seen.pixels[[scene.bands.names.index(name) for name in bands]].astype(np.float32)
+    (rgba,) = in_one_stretch([layers], [seen.valid])
+    return DatePicture(
+        name="scene",
+        scene_id=scene.id,
+        datetime=scene.datetime,
+        bands=bands,
+        rgba=_north_up(rgba, seen.geobox.transform),
+    )
+
+
 def shown_bands(names: Sequence[str]) -> tuple[str, ...]:
     """Bands to show as red, green, blue: three, or the only one.
 
@@ -170,19 +185,20 @@ def _north_up(picture: npt.NDArray[Any], transform: Affine) -> npt.NDArray[Any]:
     return picture[::rows, ::cols]
 
 
-def overview(path: Path) -> tuple[Labels, tuple[int, int], float]:
+def overview(path: Place, side: int = LARGEST) -> tuple[Labels, tuple[int, int], float]:
     """Labels from the coarsest overview that is fine enough, north up; the raster's shape; metres per column.
+
+    Fine enough is one with `side` pixels along the longer side, and none is read with more than twice as many.
 
     Raises:
         SourceError: The raster cannot be read.
     """
     with open_raster(path) as dataset:
         height, width = dataset.shape
-        enough = [factor for factor in dataset.overviews(1) if max(height, width) >= LARGEST * factor]
+        enough = [factor for factor in dataset.overviews(1) if max(height, width) >= side * factor]
         # A raster without overviews is thinned, so that no more than twice the picture is held.
         factor = max(enough, default=1)
-        most = 2 * LARGEST
-        shape = tuple(min(-(-side // factor), most) for side in (height, width))
+        shape = tuple(min(-(-length // factor), 2 * side) for length in (height, width))
         labels = dataset.read(1, out_shape=shape)
         metres = metres_per_column(dataset.transform, dataset.crs, (height, width))
         return _north_up(labels, dataset.transform), (height, width), metres

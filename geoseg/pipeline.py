@@ -36,6 +36,7 @@ from geoseg.status import noted, totals_of
 from geoseg.store import Place, Store, open_store
 from geoseg.trial import try_out
 from geoseg.tuning import Found, ProbedCost, tune
+from geoseg.vectors import check_polygons
 
 if TYPE_CHECKING:
     from geoseg.request import SceneLike
@@ -118,6 +119,7 @@ def predicted(
     notify = on_event or _ignore
     directory = RunDirectory(out)
     job = open_request(scene, model, SegmentOptions(**options), comparison)
+    check_polygons(job.options.for_polygons())
     _refuse_output_over_input(job, directory.store)
     began, own = time.perf_counter(), ExitStack()
     workers = own.enter_context(_reached(cluster, job.options))
@@ -157,7 +159,7 @@ def predicted(
                 directory=directory,
                 records=records,
                 request={"asked": asked, "plan": plan.pinned(), "workers": plan.workers},
-                vector=job.options.vector,
+                polygons=job.options.for_polygons(),
                 began=began,
                 on_event=told,
                 view=None if comparison is None else comparison.view,

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
 
 from geoseg.scene import BandSet
 from geoseg.spec import ModelSpec
-from geoseg.types import Pixels, Valid
+from geoseg.types import Labels, Pixels, Valid
 from geoseg.window import GeoBox, Window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Model", "Sink", "Source", "Wanted"]
+__all__ = ["LabelReader", "Model", "Sink", "Source", "Wanted"]
 
 Wanted: TypeAlias = Callable[[Window], Valid]
 """Which pixels of a window are asked for (an area of interest); pickles."""
@@ -56,6 +58,34 @@ class Source(Protocol):
 
     def identity(self) -> Mapping[str, str]:
         """What pins the input: location (no query) -> ETag, or size and modification time, or content hash."""
+        ...
+
+
+@runtime_checkable
+class LabelReader(Protocol):
+    """Where class values come from: a raster of integers in memory, in a file, or made from another when it is read."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols) of the raster."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What `read` returns: integers."""
+        ...
+
+    @property
+    def nodata(self) -> int | None:
+        """Value that belongs to no region; None: every value is a class."""
+        ...
+
+    def read(self, window: Window) -> Labels:
+        """Class values (row, col) of a window within the raster; not to be written to. Threads may read at once.
+
+        Raises:
+            SourceError: The pixels cannot be read.
+        """
         ...
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from geoseg.errors import ConfigError, GridError, SourceError
+from geoseg.finished_map import find_map
 from geoseg.protocols import Source
 from geoseg.source.bands import declare_band
 from geoseg.source.burned import burn
@@ -17,15 +17,12 @@ from geoseg.source.info import inspect
 from geoseg.source.maps import on_grid
 from geoseg.source.outline import read_features
 from geoseg.source.raster import RasterSource, join_rasters
-from geoseg.store import Place, Store, open_store
+from geoseg.store import Place
 from geoseg.window import GeoBox
 
 __all__ = ["Comparison", "Join", "TruthOptions", "compared", "value_of"]
 
 _VECTORS = {".geojson", ".json", ".gpkg", ".parquet", ".geoparquet"}
-_RASTERS = {".tif", ".tiff", ".jp2", ".j2k"}
-_MAPS = {"labels": "confidence", "change": "change_probability"}
-"""Rasters of class values that a run leaves -> what says how certain they are."""
 
 
 Join: TypeAlias = Mapping[int, int | str] | Mapping[str, int | str]
@@ -68,14 +65,6 @@ class TruthOptions:
     """Class of the truth -> class of the map that it counts as; values, or names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Map:
-    place: Place
-    names: Mapping[int, str]
-    confidence: Place | None = None
-    is_change: bool = False
-
-
 def compared(
     predicted: Place,
     truth: Place,
@@ -98,7 +87,7 @@ def compared(
         GridError: They do not meet, or the confidence lies on another grid.
         ConfigError: The truth's classes cannot be told.
     """
-    found = _map_of(predicted)
+    found = find_map(predicted)
     known = {**found.names, **(names or {})}
     mapped = _class_band(found.place, "predicted")
     is_vector = PurePosixPath(str(truth)).suffix.lower() in _VECTORS
@@ -140,41 +129,6 @@ def value_of(word: int | str, names: Mapping[int, str]) -> int:
 
 def _joined(options: TruthOptions, names: Mapping[int, str]) -> dict[int, int]:
     return {value_of(old, names): value_of(new, names) for old, new in (options.join or {}).items()}
-
-
-def _map_of(predicted: Place) -> _Map:
-    store = _run_of(predicted)
-    if store is None:
-        return _Map(place=predicted, names={})
-    try:
-        with store.open("item.json") as file:
-            assets = json.loads(file.read())["assets"]
-        raster = next(name for name in _MAPS if name in assets)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise SourceError(
-            f"{predicted}: holds no finished map (an item.json that names labels.tif or change.tif); "
-            "name a raster, or the directory of a finished run"
-        ) from error
-    bands: list[dict[str, Any]] = assets[raster].get("bands") or [{}]
-    return _Map(
-        place=store.href(f"{raster}.tif"),
-        names={int(each["value"]): str(each["name"]) for each in bands[0].get("classification:classes", ())},
-        confidence=store.href(f"{_MAPS[raster]}.tif") if _MAPS[raster] in assets else None,
-        is_change=raster == "change",
-    )
-
-
-def _run_of(predicted: Place) -> Store | None:
-    """The run directory that is meant, or that its raster of class values lies in; None for any other raster."""
-    text = str(predicted)
-    scheme, remote, _ = text.partition("://")
-    if remote:
-        return open_store(text) if scheme == "s3" and PurePosixPath(text).suffix.lower() not in _RASTERS else None
-    path = Path(predicted)
-    if path.is_dir():
-        return open_store(path)
-    in_run = path.stem in _MAPS and path.suffix == ".tif" and (path.parent / "item.json").is_file()
-    return open_store(path.parent) if in_run else None
 
 
 def _class_band(place: Place, name: str) -> RasterSource:

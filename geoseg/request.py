@@ -76,7 +76,7 @@ class Request:
                 "mask": None if options.mask is None else without_secrets(str(options.mask)),
                 "crop": str(self.crop),
                 "aoi": None if options.aoi is None else hashlib.sha256(Path(options.aoi).read_bytes()).hexdigest(),
-                "vector": list(options.vector),
+                **options.for_polygons().asked(),
                 "datetime": None if options.datetime is None else str(options.datetime),
             },
             **(self.comparison.asked if self.comparison else {}),

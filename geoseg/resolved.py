@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import yaml
 from pydantic import ValidationError
@@ -15,22 +15,26 @@ from pydantic.fields import FieldInfo
 
 from geoseg.config import ChangeConfig, RunConfig
 from geoseg.errors import ConfigError
+from geoseg.polygon_config import PolygonConfig, VectorizeConfig
 
 __all__ = ["PREFIX", "Resolved", "key_of", "resolve", "show_config"]
 
 PREFIX = "GEOSEG_"
 """What the names of environment variables begin with."""
 
-_KINDS: tuple[type[RunConfig], ...] = (RunConfig, ChangeConfig)
+_KINDS: tuple[type[PolygonConfig], ...] = (RunConfig, ChangeConfig, VectorizeConfig)
 _NO_OPTIONS = {"GEOSEG_CACHE"}
 """Variables with the prefix that other parts of geoseg read."""
 
 
+Config = TypeVar("Config", bound=PolygonConfig)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
+class Resolved(Generic[Config]):
     """A configuration and where each of its values came from."""
 
-    config: RunConfig
+    config: Config
     """Every value."""
     origins: Mapping[str, str]
     """Key -> ``command line``, a variable, a file, or ``default``."""
@@ -45,7 +49,7 @@ def key_of(name: str, field: FieldInfo) -> str:
     return field.alias or name
 
 
-def _keys(kind: type[RunConfig]) -> dict[str, FieldInfo]:
+def _keys(kind: type[PolygonConfig]) -> dict[str, FieldInfo]:
     return {key_of(name, field): field for name, field in kind.model_fields.items()}
 
 
@@ -54,7 +58,7 @@ def _meant(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _from_environment(environ: Mapping[str, str], kind: type[RunConfig]) -> dict[str, tuple[object, str]]:
+def _from_environment(environ: Mapping[str, str], kind: type[PolygonConfig]) -> dict[str, tuple[object, str]]:
     found: dict[str, tuple[object, str]] = {}
     known = {PREFIX + key.upper(): key for key in _keys(kind)}
     elsewhere = _NO_OPTIONS | {PREFIX + key.upper() for other in _KINDS for key in _keys(other)} - known.keys()
@@ -67,7 +71,7 @@ def _from_environment(environ: Mapping[str, str], kind: type[RunConfig]) -> dict
     return found
 
 
-def _from_file(path: Path, kind: type[RunConfig]) -> dict[str, tuple[object, str]]:
+def _from_file(path: Path, kind: type[PolygonConfig]) -> dict[str, tuple[object, str]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -112,13 +116,29 @@ def _explain(error: ValidationError, merged: Mapping[str, tuple[object, str]]) -
     return ConfigError(f"{place}: {_what(first)}, not {value!r}" if value is not None else f"{place}: {_what(first)}")
 
 
+@overload
+def resolve(
+    command_line: Mapping[str, object], *, file: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Resolved[RunConfig]: ...
+
+
+@overload
 def resolve(
     command_line: Mapping[str, object],
     *,
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
-    kind: type[RunConfig] = RunConfig,
-) -> Resolved:
+    kind: type[Config],
+) -> Resolved[Config]: ...
+
+
+def resolve(
+    command_line: Mapping[str, object],
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    kind: type[Any] = RunConfig,
+) -> Resolved[Any]:
     """The options of a call: command line over environment over file over default.
 
     Args:
@@ -158,7 +178,7 @@ def _yaml(value: object) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def show_config(resolved: Resolved) -> str:
+def show_config(resolved: Resolved[Any]) -> str:
     """YAML of every option, each line with where its value came from; it can be given back with ``-c``.
 
     >>> [line for line in show_config(resolve({"tile": "512"})).splitlines() if line.startswith("tile")]

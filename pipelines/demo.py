@@ -11,7 +11,7 @@ from pathlib import Path
 import geoseg
 from geoseg.events import Event, StageStarted
 from geoseg.result import RunResult
-from geoseg.testing import write_scene
+from geoseg.testing import write_scene, write_truth
 
 STAGES = {
     "predict": "predicting",
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     asked.out.mkdir(parents=True, exist_ok=True)
     scene = make_scene(asked.out / f"scene-{asked.size}.tif", asked.size)
+    make_truth(asked.out / f"truth-{asked.size}.tif", asked.size)
     result = geoseg.segment(scene, out=asked.out / "map", overwrite=True, restart=True, on_event=say_stage)
     print(summary(scene, result))
 
@@ -42,6 +43,14 @@ def make_scene(path: Path, size: int) -> Path:
     began = time.perf_counter()
     write_scene(path, size, size)
     say(f"made in {time.perf_counter() - began:.0f} s: {path} ({path.stat().st_size / 1e6:.0f} MB)")
+    return path
+
+
+def make_truth(path: Path, size: int) -> Path:
+    """What lies where in the demo scene, written unless an earlier demo left it."""
+    if not path.exists():
+        say("writing down what lies where ...")
+        write_truth(path, size, size)
     return path
 
 

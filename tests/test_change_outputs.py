@@ -100,8 +100,8 @@ def test_a_region_is_of_one_change_and_bears_the_means_of_its_pixels(result: Run
     change, probability = read(result.labels), read(result.confidence) * 0.004
     frame = geopandas.read_parquet(Path(result.out) / "polygons.parquet")
     assert list(frame.columns) == [
-        "class_id", "class_name", "from_class", "to_class", "area_m2", "probability_mean", "before", "after",
-        "ndvi_before", "ndvi_after", "scene", "model", "geometry",
+        "id", "class_id", "class_name", "from_class", "to_class", "area_m2", "perimeter_m", "probability_mean",
+        "before", "after", "ndvi_before", "ndvi_after", "scene", "model", "geometry",
     ]  # fmt: skip
     has_changed = (change != 0) & (change != 255)
     regions = [value for _, value in shapes(change, has_changed, connectivity=4, transform=GRID.transform)]
@@ -221,7 +221,7 @@ def rasterio_lonlat(points: Any) -> Any:
 def test_one_map_of_change_names_no_classes_it_came_from(pair: list[Date], tmp_path: Path) -> None:
     package = save_ndvi_loss(tmp_path / "package")
     result = detect(pair, tmp_path / "out", model=package, vector=("parquet", "gpkg", "fgb", "geojson"))
-    frames = [geopandas.read_file(path) for path in result.polygons if not str(path).endswith(("parquet", "json"))]
+    frames = [geopandas.read_file(path, layer="polygons") for path in result.polygons if not str(path).endswith(("parquet", "json"))]
     frames.append(geopandas.read_parquet(tmp_path / "out" / "polygons.parquet"))
     for frame in frames:
         assert set(frame["class_name"]) == {"loss"}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from geoseg.config import RunConfig
 from geoseg.errors import ConfigError
+from geoseg.polygon_config import VectorizeConfig
 from geoseg.resolved import PREFIX, key_of, resolve, show_config
 
 DEFAULT = RunConfig.model_validate({})
@@ -34,10 +35,11 @@ def test_defaults_are_valid_and_every_origin_is_known() -> None:
 
 
 def test_every_option_is_described_and_grouped() -> None:
-    for name, field in RunConfig.model_fields.items():
+    for name, field in (RunConfig.model_fields | VectorizeConfig.model_fields).items():
         assert field.description, name
         assert isinstance(field.json_schema_extra, dict), name
-        assert field.json_schema_extra["group"] in {"Scene", "Model", "Run", "Result", "Messages"}, name
+        groups = {"Map", "Scene", "Model", "Run", "Result", "Polygons", "Messages"}
+        assert field.json_schema_extra["group"] in groups, name
 
 
 @given(st.lists(st.sampled_from(["command line", "environment", "file"]), unique=True))
@@ -138,7 +140,7 @@ def test_nodata_may_be_nan() -> None:
         ("bbox", "1,2,3", "--bbox: should be four numbers W,S,E,N in degrees, not '1,2,3'"),
         ("bbox", "1,5,2,4", "--bbox: should be W,S,E,N in degrees, with S below N, not '1,5,2,4'"),
         ("bbox", "1,2,3,nan", "--bbox: should be W,S,E,N in degrees"),
-        ("vector", "shp", "--vector: should be none, or a list of geojson, parquet, fgb, gpkg, pmtiles, not 'shp'"),
+        ("vector", "shp", "--vector: should be none, or a list of geojson, geojsonl, parquet, fgb, gpkg, pmtiles, not"),
         ("datetime", "yesterday", "--datetime: should be a date or time like 2024-05-17"),
         ("scale", "inf", "--scale: should be a finite number, not 'inf'"),
         ("scale", "0", "--scale 0 would make every pixel the same"),

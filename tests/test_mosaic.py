@@ -25,6 +25,7 @@ from geoseg.errors import ConfigError, GridError, SourceError
 from geoseg.events import ChunkDone, Event, StageStarted, Warned
 from geoseg.models import read_spec
 from geoseg.mosaic import make_mosaic
+from geoseg.polygon_options import PolygonOptions
 from geoseg.result import RunResult
 from geoseg.source.maps import on_grid
 from geoseg.source.raster import RasterSource
@@ -91,8 +92,13 @@ def mapped(
     return Mapped(folder, labels, confidence, transform, crs, when)
 
 
+NONE = PolygonOptions(formats=())
+
+
 def make(scenes: Sequence[Mapped], out: Path, rule: Any = "first", **options: Any) -> RunResult:
-    return make_mosaic([scene.folder for scene in scenes], out=out, rule=rule, model=MODEL, **{"vector": ()} | options)
+    return make_mosaic(
+        [scene.folder for scene in scenes], out=out, rule=rule, model=MODEL, **{"polygons": NONE} | options
+    )
 
 
 @dataclass(frozen=True)
@@ -226,7 +232,7 @@ def test_whatever_the_pieces_and_the_workers_the_bytes_are_the_same(
     ]
 
     def bytes_of(out: Path, **options: Any) -> dict[str, str]:
-        result = make(scenes, out, "cloudless", vector=("geojson",), **options)
+        result = make(scenes, out, "cloudless", polygons=PolygonOptions(formats=("geojson",)), **options)
         names = [f"{name}.tif" for name in RASTERS] + ["polygons.geojson"]
         return {name: hashlib.sha256((Path(result.out) / name).read_bytes()).hexdigest() for name in names}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import click
 
 from geoseg.cli.messages import set_up_messages
@@ -18,11 +16,11 @@ __all__ = ["change"]
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @run_options(ChangeConfig, metavar="BEFORE AFTER", skip=("items", "mosaic"))
-def change(resolved: Resolved) -> int:
+def change(resolved: Resolved[ChangeConfig]) -> int:
     """Turn two scenes of one place into a map of what changed, polygons, pictures and a STAC item in DIR.
 
     Prints the path of item.json. A run that was interrupted resumes when the same command is given again.
     """
-    config = cast("ChangeConfig", resolved.config)
+    config = resolved.config
     set_up_messages(**config.for_messages())
     return run_all([pair_of_inputs(config)], config, several=False)

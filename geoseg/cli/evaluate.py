@@ -24,7 +24,7 @@ from geoseg.stratified import Z95
 if TYPE_CHECKING:
     from geoseg.scores import Interval, Scores
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "names_of"]
 
 _WORST = 20
 """Regions that the table lists."""
@@ -50,7 +50,7 @@ def _numbers(found: dict[str, str], option: str) -> dict[str, float]:
     return {key: float(value) for key, value in found.items()}
 
 
-def _names(text: str) -> dict[int, str]:
+def names_of(text: str) -> dict[int, str]:
     """``1=water`` or ``water=1``, by value."""
     found = {}
     for key, value in _pairs(text, "--names").items():
@@ -122,7 +122,7 @@ def evaluate(
             truth,
             ignore=[word for word in (part.strip() for part in ignore.split(",")) if word],
             join=_pairs(join, "--map"),
-            names=_names(names),
+            names=names_of(names),
             on_pixels=on_pixels,
             **options,
         )

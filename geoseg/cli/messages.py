@@ -23,6 +23,8 @@ from geoseg.errors import without_secrets
 __all__ = ["above_bar", "formatted", "log_is_json", "printable", "say", "set_up_messages"]
 
 _OWN: Final = "geoseg.cli"
+_SPEAKERS: Final = (_OWN, "geoseg.serve")
+"""Loggers whose records hold an event and facts."""
 _PREFIXES: Final = {"warning": "warning: ", "retry": "warning: ", "error": "error: "}
 """Event -> how a line about it begins, after the program's name."""
 _ABOUT_SCENE: Final = {"warning", "retry"}
@@ -54,11 +56,11 @@ class _TextForm(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = " ".join(record.getMessage().split())
-        if record.name == _OWN:
+        if record.name in _SPEAKERS:
             event, facts = record.__dict__["event"], record.__dict__["facts"]
             about = f"{facts['scene']}: " if event in _ABOUT_SCENE and facts.get("scene") else ""
             text = f"{_PREFIXES.get(event, '')}{about}{text}"
-        return printable(without_secrets(f"{'geoseg' if record.name == _OWN else record.name}: {text}"))
+        return printable(without_secrets(f"{'geoseg' if record.name in _SPEAKERS else record.name}: {text}"))
 
 
 class _JsonForm(logging.Formatter):
@@ -71,7 +73,7 @@ class _JsonForm(logging.Formatter):
             "event": record.__dict__.get("event", "library"),
             "message": without_secrets(" ".join(record.getMessage().split())),
         }
-        if record.name != _OWN:
+        if record.name not in _SPEAKERS:
             line["library"] = record.name
         if record.exc_info:
             line["traceback"] = without_secrets(self.formatException(record.exc_info))
@@ -106,10 +108,11 @@ def set_up_messages(*, debug: bool = False, verbose: bool = False, quiet: bool =
     warnings on, with `debug` at every level.
     """
     own = logging.ERROR if quiet else logging.INFO if verbose or as_json else logging.WARNING
-    logging.getLogger(_OWN).setLevel(logging.DEBUG if debug or (as_json and verbose) else own)
+    for speaker in _SPEAKERS:
+        logging.getLogger(speaker).setLevel(logging.DEBUG if debug or (as_json and verbose) else own)
     libraries = logging.DEBUG if debug else logging.WARNING if verbose else logging.CRITICAL + 1
     _output.setFormatter(_JsonForm() if as_json else _TextForm())
-    _output.filters = [lambda record: record.name == _OWN or record.levelno >= _loudness(record.name, libraries)]
+    _output.filters = [lambda record: record.name in _SPEAKERS or record.levelno >= _loudness(record.name, libraries)]
     logging.root.handlers[:] = [_output]
     logging.root.setLevel(logging.DEBUG if debug else logging.WARNING)
     if debug:

@@ -1,4 +1,4 @@
-"""The options of a run on the command line, made from the fields of `RunConfig` or `ChangeConfig`."""
+"""Options on the command line, made from the fields of `RunConfig`, `ChangeConfig` or `VectorizeConfig`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from geoseg.config import RunConfig
+from geoseg.polygon_config import PolygonConfig
 from geoseg.resolved import key_of, resolve, show_config
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ EPILOG = (
     "Every option can also stand in the environment (GEOSEG_TILE=512) or in a file (-c run.yaml, tile: 512); "
     "the command line wins over the environment, the environment over the file. --show-config shows what holds."
 )
-_GROUPS = ("Scene", "Model", "Run", "Result", "Messages")
+_GROUPS = ("Map", "Scene", "Model", "Run", "Result", "Polygons", "Messages")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write one JSON document to standard output.")
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Tracebacks and library messages.")
@@ -54,7 +55,7 @@ class GroupedCommand(click.Command):
 
 def _metavar(field: FieldInfo, extra: dict[str, str]) -> str | None:
     if get_origin(field.annotation) is Literal:
-        return "|".join(get_args(field.annotation))
+        return "|".join(map(str, get_args(field.annotation)))
     return extra.get("metavar") or None
 
 
@@ -73,7 +74,10 @@ def _option(name: str, field: FieldInfo) -> GroupedOption:
         description += f" Default: {shown}."
     metavar = _metavar(field, texts)
     bare = {"is_flag": False, "flag_value": texts["bare"]} if texts.get("bare") else {}
-    return GroupedOption([*declared, key], metavar=metavar, help=description, group=texts["group"], **bare)
+    several = bool(texts.get("several"))
+    return GroupedOption(
+        [*declared, key], metavar=metavar, help=description, group=texts["group"], multiple=several, **bare
+    )
 
 
 def _given(values: dict[str, object]) -> dict[str, object]:
@@ -81,7 +85,7 @@ def _given(values: dict[str, object]) -> dict[str, object]:
 
 
 def run_options(
-    kind: type[RunConfig] = RunConfig, *, metavar: str = "INPUT...", skip: tuple[str, ...] = ()
+    kind: type[PolygonConfig] = RunConfig, *, metavar: str = "INPUT...", skip: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Gives a command every option of `kind` but `skip`; the command is called with the resolved options."""
     names = {key_of(name, field) for name, field in kind.model_fields.items()}
@@ -103,7 +107,7 @@ def run_options(
     return decorate
 
 
-def _parameters(kind: type[RunConfig], inputs: str, skip: tuple[str, ...]) -> list[click.Parameter]:
+def _parameters(kind: type[PolygonConfig], inputs: str, skip: tuple[str, ...]) -> list[click.Parameter]:
     fields = {name: field for name, field in kind.model_fields.items() if name not in {"inputs", *skip}}
     file = click.Path(path_type=Path, dir_okay=False)
     shown = "Print every option and where it came from, and stop."

@@ -28,13 +28,14 @@ __all__ = ["plan", "plan_scenes"]
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @run_options(skip=("dry_run",))
 @click.option("--probe/--no-probe", default=True, help="Run a few tiles to estimate the time.")
-def plan(resolved: Resolved, probe: bool) -> int:
+def plan(resolved: Resolved[RunConfig], probe: bool) -> int:
     """Say what segment would do with each INPUT; reads headers only.
 
     Takes the options of segment. Ends with exit code 3 if the run cannot fit, and names the option to change.
     """
-    set_up_messages(**resolved.config.for_messages())
-    return plan_scenes(inputs_of(resolved.config), resolved.config, probe=probe)
+    config = resolved.config
+    set_up_messages(**config.for_messages())
+    return plan_scenes(inputs_of(config), config, probe=probe)
 
 
 def plan_scenes(given: Sequence[Input | PairInput], config: RunConfig, *, probe: bool) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from geoseg.config import RunConfig
     from geoseg.result import RunResult
     from geoseg.settings import MosaicRule
-    from geoseg.store import Place
+from geoseg.store import Place
 
 __all__ = ["Outcome", "run_scenes"]
 
@@ -149,6 +149,7 @@ class _MosaicRun(_Step):
     def make(self, rule: MosaicRule, runs: Sequence[Place]) -> None:
         """Makes it of finished runs."""
         from geoseg.mosaic import make_mosaic
+        from geoseg.polygon_options import PolygonOptions
 
         config = self._call.config
         with self.guarded():
@@ -158,7 +159,7 @@ class _MosaicRun(_Step):
                     out=self.out,
                     rule=rule,
                     model=config.model,
-                    vector=config.vector,
+                    polygons=PolygonOptions(formats=config.vector, **config.for_polygons()),
                     overwrite=config.overwrite,
                     cluster=self._call.cluster,
                     on_event=self._watch,

@@ -36,7 +36,7 @@ _LISTED = 12
 
 @click.command(cls=GroupedCommand, epilog=EPILOG)
 @run_options()
-def segment(resolved: Resolved) -> int:
+def segment(resolved: Resolved[RunConfig]) -> int:
     """Turn each INPUT into a class map, polygons, a preview and a STAC item in DIR.
 
     Prints the path of item.json. A run that was interrupted resumes when the same command is given again.

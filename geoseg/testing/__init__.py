@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from geoseg.testing.fakes import ArraySource, BoxModel, LinearModel, MemorySink, geobox_of, scene_of
 from geoseg.testing.spectra import COVERS, Cover
-from geoseg.testing.synthetic import SyntheticScene, write_scene
+from geoseg.testing.synthetic import SyntheticScene, write_scene, write_truth
 
 __all__ = [
     "COVERS",
@@ -22,4 +22,5 @@ __all__ = [
     "geobox_of",
     "scene_of",
     "write_scene",
+    "write_truth",
 ]

@@ -24,7 +24,7 @@ from geoseg.testing.spectra import BANDS, CLOUD_SPECTRUM, COVER_OF_KIND, FIRST_E
 from geoseg.types import Pixels, Valid
 from geoseg.window import GeoBox, Window, whole
 
-__all__ = ["SyntheticScene", "write_scene"]
+__all__ = ["SyntheticScene", "write_scene", "write_truth"]
 
 SCALE = 1e-4
 NODATA = 0
@@ -221,6 +221,27 @@ def write_scene(
         copy(draft, ready, driver="COG", overview_resampling="average", **options)
     draft.unlink()
     return ready.replace(target)
+
+
+def write_truth(path: str | os.PathLike[str], height: int, width: int, seed: int = 0) -> Path:
+    """Writes what `SyntheticScene.truth` says as a GeoTIFF of `Cover`, block by block, and returns its path.
+
+    Needs rasterio.
+    """
+    import rasterio
+    from rasterio.windows import Window as RasterWindow
+
+    scene = SyntheticScene(height, width, seed)
+    target = Path(path)
+    draft = target.with_name(f".{target.name}.draft.tif")
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": height, "width": width}
+    layout = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate"}
+    place = {"crs": str(scene.geobox.crs), "transform": scene.geobox.transform, "nodata": int(Cover.NODATA)}
+    with rasterio.open(draft, "w", **profile, **layout, **place) as raster:
+        for window in whole(scene.geobox).pieces(BLOCK, BLOCK):
+            area = RasterWindow(window.col_off, window.row_off, window.width, window.height)
+            raster.write(scene.truth(window), 1, window=area)
+    return draft.replace(target)
 
 
 _: type[Source] = SyntheticScene

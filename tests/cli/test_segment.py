@@ -48,7 +48,8 @@ def test_every_option_reaches_the_pipeline(call: Call, fake: FakePipeline, tmp_p
         "--backend torch --bands red=3,nir=B08.tif --scale 1e-4 --offset=-0.1 --nodata nan --bbox -3.5,40,-3,41 "
         "--aoi a.gpkg --mask m.tif --resolution 20 --crs EPSG:32630 --chunk 4096 --workers 2 --probabilities "
         "--no-confidence --vector fgb,gpkg --datetime 2024-05-17T10:20:31Z --assume-crs 32630 --on-bad-block nodata "
-        "--aws-no-sign-request --overwrite --restart --out"
+        "--aws-no-sign-request --overwrite --restart --connectivity 8 --min-area 500 --simplify 20 --smooth "
+        "--max-vertices 9000 --stats dem.tif:mean;slope.tif:max,min --to postgresql://here/land --out"
     )
     assert call(*words.split(), tmp_path).code == 0
     asked, opened = fake.calls[0], fake.opened[0]
@@ -81,6 +82,13 @@ def test_every_option_reaches_the_pipeline(call: Call, fake: FakePipeline, tmp_p
         "probabilities": True,
         "confidence": False,
         "vector": ("fgb", "gpkg"),
+        "connectivity": 8,
+        "min_area": 500.0,
+        "simplify": 20.0,
+        "smooth": True,
+        "max_vertices": 9000,
+        "stats": ("dem.tif:mean", "slope.tif:max,min"),
+        "to": "postgresql://here/land",
         "assume_crs": "EPSG:32630",
         "on_bad_block": "nodata",
         "aws_no_sign_request": True,

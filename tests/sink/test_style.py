@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -19,6 +15,7 @@ from geoseg.sink.cog import CogSink
 from geoseg.sink.style import write_label_sidecars
 from geoseg.spec import ClassInfo
 from geoseg.window import GeoBox, whole
+from tests.debian import ask
 
 CLASSES = (
     ClassInfo(value=4, name="bare", title="Bare <soil> & rock", color="B15928"),
@@ -60,19 +57,6 @@ def test_a_missing_folder(tmp_path: Path) -> None:
         write_label_sidecars(tmp_path / "missing" / "labels.tif", CLASSES, 255)
 
 
-def ask(script: str, path: Path, module: str) -> Any:
-    """What `script` prints as JSON, run by Debian's own Python, which alone has QGIS and GDAL's bindings."""
-    python = "/usr/bin/python3"
-    environment = {"PATH": os.environ["PATH"], "QT_QPA_PLATFORM": "offscreen", "XDG_RUNTIME_DIR": str(path.parent)}
-    found = Path(python).exists() and subprocess.run(
-        [python, "-c", f"import {module}"], capture_output=True, check=False
-    )
-    if not found or found.returncode:
-        pytest.skip(f"Debian's python3-{'qgis' if module == 'qgis.core' else 'gdal'} is not installed")
-    answer = subprocess.run([python, "-c", script, path], capture_output=True, text=True, check=True, env=environment)
-    return json.loads(answer.stdout.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished label raster with its sidecars: one row per value, nodata last."""
@@ -106,7 +90,7 @@ os._exit(0)
 
 @pytest.mark.system
 def test_qgis_shows_the_classes_and_nothing_else(labels: Path) -> None:
-    shown = ask(_QGIS, labels, "qgis.core")
+    shown = ask(_QGIS, labels, module="qgis.core")
     assert shown["type"] == "paletted"
     assert [(int(value), label, color) for value, label, color in shown["classes"]] == LEGEND
     assert [tuple(entry) for entry in shown["legend"]] == [entry[1:] for entry in LEGEND]
@@ -125,4 +109,4 @@ print(json.dumps(dataset.GetRasterBand(1).GetCategoryNames()))
 
 @pytest.mark.system
 def test_gdal_knows_the_names(labels: Path) -> None:
-    assert ask(_GDAL, labels, "osgeo.gdal") == CATEGORIES
+    assert ask(_GDAL, labels, module="osgeo.gdal") == CATEGORIES

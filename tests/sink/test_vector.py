@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import geopandas
 import numpy as np
@@ -14,35 +16,27 @@ import pyogrio
 import pyproj
 import pytest
 import shapely
-from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from geoseg.errors import GridError, MissingExtraError, SinkError
+from geoseg.errors import MissingExtraError, SinkError, SourceError
 from geoseg.events import Event, Warned
-from geoseg.sink import vector
-from geoseg.sink.vector import FORMATS, make_features, write_features
-from geoseg.spec import ClassInfo
+from geoseg.sink import sorting, vector
+from geoseg.sink.vector import FORMATS, write_features
 from geoseg.window import GeoBox
-
-UTM = GeoBox((60, 80), Affine(10, 0, 500000, 0, -10, 5e6), "EPSG:32633")
-ANTIMERIDIAN = GeoBox((60, 80), Affine(300, 0, 630000, 0, -300, 7.2e6), "EPSG:32660")
-SOUTH_UP = GeoBox((60, 80), Affine(10, 0, 500000, 0, 10, 5e6), "EPSG:32733")
-POLE = GeoBox((60, 60), Affine(1000, 0, -30000, 0, -1000, 30000), "EPSG:3031")
-CLASSES = (ClassInfo(value=0, name="water"), ClassInfo(value=1, name="Wüste"), ClassInfo(value=2, name='a "b"'))
-TAKEN = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
-
-
-def features(geobox: GeoBox = UTM, **options: Any) -> geopandas.GeoDataFrame:
-    rng = np.random.default_rng(0)
-    height, width = geobox.shape
-    labels = np.kron(rng.integers(0, 3, (height // 6 + 1, width // 6 + 1)), np.ones((6, 6), int))[:height, :width]
-    labels[:7, :9] = 255
-    fields: dict[str, Any] = {"confidence": np.where(labels == 255, 255, 100 + labels), "confidence_scale": 0.004}
-    fields |= {"scene": "S2A", "datetime": TAKEN, "model": "cover"}
-    return make_features(labels.astype(np.uint8), geobox=geobox, nodata=255, classes=CLASSES, **(fields | options))
-
-
-def nothing(geobox: GeoBox = UTM) -> geopandas.GeoDataFrame:
-    return make_features(np.full(geobox.shape, 255, np.uint8), geobox=geobox, nodata=255, classes=CLASSES)
+from tests.sink.layers import (
+    ANTIMERIDIAN,
+    ARCTIC,
+    CLASSES,
+    FROM_THE_WEST,
+    POLE,
+    SOUTH_UP,
+    TAKEN,
+    UTM,
+    features,
+    nothing,
+    shuffled,
+)
 
 
 def read(path: Path) -> geopandas.GeoDataFrame:
@@ -52,10 +46,12 @@ def read(path: Path) -> geopandas.GeoDataFrame:
 def test_columns_say_what_a_region_is() -> None:
     frame = features()
     assert list(frame.columns) == [
-        "class_id", "class_name", "area_m2", "confidence_mean", "scene", "datetime", "model", "geometry",
+        "class_id", "class_name", "area_m2", "perimeter_m", "confidence_mean", "scene", "datetime", "model", "geometry",
     ]  # fmt: skip
     assert frame.crs.to_epsg() == 32633
-    assert set(zip(frame["class_id"], frame["class_name"], strict=True)) == {(0, "water"), (1, "Wüste"), (2, 'a "b"')}
+    assert set(zip(frame["class_id"], frame["class_name"], strict=True)) == {
+        (info.value, info.name) for info in CLASSES
+    }
     np.testing.assert_allclose(frame["confidence_mean"], (100 + frame["class_id"]) * 0.004)
     assert (frame["scene"] == "S2A").all()
     assert (frame["model"] == "cover").all()
@@ -77,20 +73,15 @@ def test_neighbours_share_their_vertices() -> None:
 
 def test_without_crs_time_or_confidence_columns_are_empty(tmp_path: Path) -> None:
     bare = GeoBox(UTM.shape, UTM.transform, None)
-    frame = features(bare, confidence=None, datetime=None)
-    assert frame[["area_m2", "confidence_mean", "datetime"]].isna().all(axis=None)
+    frame = features(bare, confident=False, taken=None)
+    assert frame[["area_m2", "perimeter_m", "confidence_mean", "datetime"]].isna().all(axis=None)
     (path,) = write_features(frame, tmp_path, ["parquet"])
     assert geopandas.read_parquet(path).crs is None
     with pytest.raises(SinkError, match="without a CRS"):
         write_features(frame, tmp_path, ["geojson"])
-    (path,) = write_features(features(datetime=None, confidence=None), tmp_path, ["geojson"])
+    (path,) = write_features(features(taken=None, confident=False), tmp_path, ["geojson"])
     properties = json.loads(path.read_text(encoding="utf-8"))["features"][0]["properties"]
     assert (properties["datetime"], properties["confidence_mean"]) == (None, None)
-
-
-def test_labels_of_another_size_are_refused() -> None:
-    with pytest.raises(GridError, match=r"\(2, 2\)"):
-        make_features(np.zeros((2, 2), np.uint8), geobox=UTM, nodata=None, classes=CLASSES)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -100,6 +91,8 @@ def test_each_format_reads_back_with_every_feature(tmp_path: Path, name: str) ->
     assert path == tmp_path / f"polygons.{name}"
     found = read(path)
     assert set(frame.columns) <= set(found.columns)
+    if name not in {"geojson", "geojsonl"}:
+        assert found["id"].is_unique
     if name == "pmtiles":  # cut into tiles
         assert shapely.union_all(found.geometry).area > 0
         assert set(found["class_name"]) == set(frame["class_name"])
@@ -109,12 +102,12 @@ def test_each_format_reads_back_with_every_feature(tmp_path: Path, name: str) ->
     ours = frame.assign(x=frame.geometry.centroid.x).sort_values([*keys, "x"]).reset_index()
     placed = found.to_crs(frame.crs)
     theirs = placed.assign(x=placed.geometry.centroid.x.round(0)).sort_values([*keys, "x"]).reset_index()
-    for column in ("class_id", "class_name", "area_m2", "confidence_mean", "scene", "model"):
+    for column in ("class_id", "class_name", "area_m2", "perimeter_m", "confidence_mean", "scene", "model"):
         assert ours[column].tolist() == theirs[column].tolist()
     assert (theirs["datetime"] == TAKEN).all()
     assert found.is_valid.all()
     np.testing.assert_allclose(placed.geometry.area.sum(), frame.geometry.area.sum(), rtol=1e-5)
-    assert found.crs.to_epsg() == (4326 if name == "geojson" else 32633)
+    assert found.crs.to_epsg() == (4326 if name.startswith("geojson") else 32633)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -140,13 +133,16 @@ def test_no_file_holds_the_time_of_writing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_no_features_give_a_valid_file(tmp_path: Path, name: str) -> None:
     (path,) = write_features(nothing(), tmp_path, [name])
+    if name == "geojsonl":
+        assert path.read_bytes() == b""
+        return
     found = pyogrio.read_dataframe(path) if name != "parquet" else geopandas.read_parquet(path)
     assert len(found) == 0
     if name not in {"geojson", "pmtiles"}:
         assert set(nothing().columns) <= set(found.columns)
 
 
-@pytest.mark.parametrize("geobox", [UTM, ANTIMERIDIAN, SOUTH_UP, POLE])
+@pytest.mark.parametrize("geobox", [UTM, ANTIMERIDIAN, FROM_THE_WEST, SOUTH_UP, POLE, ARCTIC])
 def test_geojson_follows_rfc_7946(tmp_path: Path, geobox: GeoBox) -> None:
     (path,) = write_features(features(geobox), tmp_path, ["geojson"])
     document = json.loads(path.read_text(encoding="utf-8"))
@@ -161,9 +157,10 @@ def test_geojson_follows_rfc_7946(tmp_path: Path, geobox: GeoBox) -> None:
         assert -180 <= west < east <= 180
         assert -90 <= south < north <= 90
     crossing = {shape.geom_type for shape in shapes} == {"Polygon", "MultiPolygon"}
-    assert crossing == (geobox in (ANTIMERIDIAN, POLE))
+    assert crossing == (geobox not in (UTM, SOUTH_UP))
     assert shapely.coverage_is_valid(shapely.get_parts(shapes))
-    assert set(document["features"][0]) == {"type", "properties", "geometry"}
+    assert set(document["features"][0]) == {"type", "id", "properties", "geometry"}
+    assert [feature["id"] for feature in document["features"]] == list(range(1, len(shapes) + 1))
     assert document["features"][0]["properties"]["datetime"] == "2024-05-06T07:08:09Z"
 
 
@@ -179,10 +176,69 @@ def test_geojson_has_seven_decimals_and_one_feature_a_line(tmp_path: Path) -> No
     assert max(len(number.partition(".")[2].rstrip("}")) for number in numbers) <= 7
 
 
-def test_geojson_in_batches_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = write_features(features(), tmp_path, ["geojson"])[0].read_bytes()
-    monkeypatch.setattr(vector, "BATCH", 7)
-    assert write_features(features(), tmp_path, ["geojson"])[0].read_bytes() == whole
+def test_geojson_lines_are_the_features_of_the_collection(tmp_path: Path) -> None:
+    whole, lines = write_features(features(ANTIMERIDIAN), tmp_path, ["geojson", "geojsonl"])
+    collection = json.loads(whole.read_text(encoding="utf-8"))
+    assert [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()] == collection["features"]
+
+
+@settings(max_examples=20)
+@given(
+    name=st.sampled_from(sorted(FORMATS)),
+    size=st.integers(1, 60),
+    seed=st.integers(0, 99),
+    budget=st.sampled_from([0, 5000, 20000, sorting.BUDGET]),
+    geobox=st.sampled_from([UTM, ANTIMERIDIAN]),
+)
+def test_frames_of_any_order_and_size_are_the_same_bytes(
+    name: str, size: int, seed: int, budget: int, geobox: GeoBox
+) -> None:
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        contents = []
+        for folder, frames in (("one", features(geobox)), ("many", shuffled(features(geobox), seed, size))):
+            (Path(place) / folder).mkdir()
+            patch.chdir(Path(place) / folder)
+            contents.append(write_features(frames, Path(place) / folder, [name])[0].read_bytes())
+            patch.setattr(sorting, "BUDGET", budget)
+        assert contents[0] == contents[1]
+
+
+def test_ids_count_in_the_order_of_first(tmp_path: Path) -> None:
+    frame = features()
+    (path,) = write_features(shuffled(frame, 1), tmp_path, ["parquet"])
+    found = geopandas.read_parquet(path).sort_values("id")
+    assert found["id"].tolist() == list(range(1, len(frame) + 1))
+    assert "first" not in found
+    assert all(one.equals_exact(other) for one, other in zip(found.geometry, frame.geometry, strict=True))
+
+
+def test_frames_that_do_not_fit_one_another_are_refused(tmp_path: Path) -> None:
+    one, other = next(shuffled(features(), 0)), next(shuffled(features(SOUTH_UP), 0))
+    with pytest.raises(SinkError, match="differ in columns or CRS"):
+        write_features([one, other], tmp_path, ["parquet"])
+    with pytest.raises(SinkError, match="differ in columns or CRS"):
+        write_features([one, one.drop(columns="scene")], tmp_path, ["parquet"])
+    with pytest.raises(SinkError, match="'first'"):
+        write_features([features(), features()], tmp_path, ["parquet"])
+    with pytest.raises(SinkError, match="no frame"):
+        write_features([], tmp_path, ["parquet"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_whoever_makes_frames_reaches_the_caller(tmp_path: Path) -> None:
+    def frames() -> Iterator[geopandas.GeoDataFrame]:
+        yield next(shuffled(features(), 0))
+        raise SourceError("labels.tif: cannot be read")
+
+    with pytest.raises(SourceError, match="cannot be read"):
+        write_features(frames(), tmp_path, ["parquet"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_else_wants_the_features_gets_them(tmp_path: Path) -> None:
+    seen: list[Any] = []
+    write_features(features(), tmp_path, ["parquet"], also=seen.extend)
+    assert sum(len(table) for table in seen) == len(features())
 
 
 def test_a_large_geojson_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,8 +300,35 @@ def test_when_one_format_fails_the_reason_is_told(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_regions_that_touch_at_corners_are_multipolygons_in_every_format(tmp_path: Path) -> None:
+    frame = features()
+    parts = list(frame.geometry)
+    parts[:2] = [
+        shapely.MultiPolygon([parts[0], shapely.box(*[number + 10000 for number in parts[0].bounds])]),
+        parts[1],
+    ]
+    frame = frame.set_geometry(geopandas.GeoSeries(parts, crs=frame.crs))
+    for path in write_features(frame, tmp_path, ["parquet", "fgb", "gpkg", "geojson"]):
+        found = read(path).sort_values("area_m2").to_crs(frame.crs)
+        np.testing.assert_allclose(found.geometry.area, frame.sort_values("area_m2").geometry.area, rtol=1e-3)
+        kinds = {"Polygon", "MultiPolygon"} if path.suffix in {".parquet", ".geojson"} else {"MultiPolygon"}
+        assert set(found.geometry.geom_type) == kinds
+
+
+def test_a_geopackage_carries_its_style(tmp_path: Path) -> None:
+    (path,) = write_features(features(), tmp_path, ["gpkg"], classes=CLASSES)
+    assert pyogrio.list_layers(path)[:, 0].tolist() == ["polygons", "layer_styles"]
+    (style,) = pyogrio.read_dataframe(path, layer="layer_styles").itertuples()
+    assert (style.f_table_name, style.f_geometry_column, bool(style.useAsDefault)) == ("polygons", "geom", True)
+    categories = ET.fromstring(style.styleQML).iter("category")
+    assert [category.get("label") for category in categories] == [info.name for info in CLASSES]
+    assert len(pyogrio.read_dataframe(path, layer="polygons")) == len(features())
+    again = write_features(features(), tmp_path, ["gpkg"], classes=CLASSES)[0].read_bytes()
+    assert write_features(shuffled(features(), 3), tmp_path, ["gpkg"], classes=CLASSES)[0].read_bytes() == again
+
+
 def test_an_unknown_format_is_refused_before_work(tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match=r"shp.*geojson, parquet, fgb, gpkg, pmtiles"):
+    with pytest.raises(SinkError, match=r"shp.*geojson, geojsonl, parquet, fgb, gpkg, pmtiles"):
         write_features(features(), tmp_path, ["geojson", "shp"])
     assert list(tmp_path.iterdir()) == []
 

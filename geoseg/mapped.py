@@ -1,0 +1,49 @@
+"""Arrays as large as a raster that live in a file and not in memory."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geoseg.errors import SinkError
+
+__all__ = ["MappedArray"]
+
+
+class MappedArray:
+    """Zeros of a shape in a file without a name, which is gone with the last reference; takes any index at any time."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, directory: Path | None = None) -> None:
+        """Claims the space.
+
+        Args:
+            shape: Of the array.
+            dtype: Of its numbers.
+            directory: Where the file is; None: where the system keeps temporary files.
+
+        Raises:
+            SinkError: There is no space for all of it, or no file can be made.
+        """
+        size = max(1, math.prod(shape) * np.dtype(dtype).itemsize)
+        try:
+            with tempfile.TemporaryFile(dir=directory) as file:
+                # A hole in a mapped file that the disk cannot fill later ends the process without a word.
+                os.posix_fallocate(file.fileno(), 0, size)
+                self._map = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise SinkError(f"{directory or tempfile.gettempdir()}: no room for {size} bytes: {error}") from error
+        count = math.prod(shape)
+        self.array: npt.NDArray[Any] = np.frombuffer(self._map, dtype, count).reshape(shape)
+        """The numbers, writable."""
+
+    def release(self) -> None:
+        """Takes the file's pages out of this process; their contents stay, and come back when they are used."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
