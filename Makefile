@@ -39,22 +39,22 @@ demo: install ## generate a Sentinel-2-like scene, segment it, print what came o
 data-catalog: $(VENV)/.installed-catalog ## write data_catalog/ anew: the demo's scene, labels and map, and the models
 	$(BIN)/python -m pipelines.data_catalog
 
-test: $(VENV)/.installed-test,openvino ## every test that needs nothing but Python
+test: $(VENV)/.installed-test,openvino,serve ## every test that needs nothing but Python
 	$(BIN)/python $(PYTEST) -m "not slow and not system" $(ARGS)
 
-test-all: $(VENV)/.installed-test,openvino ## Debian components first (asks for sudo where it has to), then every test
+test-all: $(VENV)/.installed-test,openvino,serve ## Debian components first (asks for sudo where it has to), then every test
 	$(SUDO) apt-get update --quiet
 	$(SUDO) apt-get install --yes --no-install-recommends \
 	  qgis python3-qgis python3-gdal gdal-bin postgresql postgresql-postgis postgis chromium xvfb xauth
 	$(BIN)/python $(PYTEST) $(ARGS)
 
-check: $(VENV)/.installed-test,openvino ## format, lint, types, import contracts
+check: $(VENV)/.installed-test,openvino,serve ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.installed-test,openvino ## rewrite the sources as `make check` wants them
+format: $(VENV)/.installed-test,openvino,serve ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -62,7 +62,7 @@ test-lowest: ## the tests again with the lowest versions that pyproject.toml all
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
-	  --editable ".[test,openvino]" "torchvision>=0.26" # the one of the lowest torch
+	  --editable ".[test,openvino,serve]" "torchvision>=0.26" # the one of the lowest torch
 	.venv-lowest/bin/python $(PYTEST) -m "not slow and not system" $(ARGS)
 
 bench: $(VENV)/.installed-bench,openvino ## measure, and write the tables to bench/

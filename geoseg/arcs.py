@@ -64,6 +64,16 @@ def simplify(
 
     Raises:
         GridError: `tolerance` or an area is no usable number.
+
+    >>> from geoseg.corners import map_corners
+    >>> from geoseg.polygons import polygonize
+    >>> from geoseg.source.labels import ArrayLabels
+    >>> labels = np.array([[1, 1, 1], [1, 1, 2], [1, 2, 2], [2, 2, 2]], np.uint8)
+    >>> stairs = polygonize(labels, nodata=None, joints=0).polygons
+    >>> for polygon in simplify(stairs, map_corners(ArrayLabels(labels)), 1.0):
+    ...     print(polygon)
+    POLYGON ((0 0, 3 0, 3 1, 0 3, 0 0))
+    POLYGON ((3 1, 3 4, 0 4, 0 3, 3 1))
     """
     limits = _limits(tolerance, pixel_area, len(corners.flags))
     if len(polygons) == 0:

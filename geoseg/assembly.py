@@ -20,7 +20,7 @@ from geoseg.tuning import usable_cores
 from geoseg.types import Labels, Pixels
 from geoseg.window import GeoBox, Window
 
-__all__ = ["Tally", "assemble"]
+__all__ = ["Tally", "assemble", "cog_sink"]
 
 _MOST_THREADS = 16  # each holds a few pieces of some megabytes
 _SQUARE = 256  # pixels: areas are looked up for so many rows and columns at a time; they stay in the processor's cache
@@ -92,7 +92,7 @@ def assemble(
         try:
             making = []
             for name, found in parts.items():
-                sink = _sink(plan.layers, spec, geobox, name, folder)
+                sink = cog_sink(plan.layers, spec, geobox, name, folder)
                 read = _reader(plan, name, found, tally if name == plan.layers.label else None)
                 making.append(rasters.submit(sink.pull, read, pool))
             return [path for future in making for path in future.result()]
@@ -100,7 +100,8 @@ def assemble(
             pool.shutdown(cancel_futures=True)
 
 
-def _sink(layers: Layers, spec: ModelSpec, geobox: GeoBox, raster: str, folder: Path) -> CogSink:
+def cog_sink(layers: Layers, spec: ModelSpec, geobox: GeoBox, raster: str, folder: Path) -> CogSink:
+    """What writes one raster of a map, ``RASTER.tif`` in `folder`, as every run has it."""
     is_labels, is_number = raster == layers.label, raster in {layers.label, "scene"}
     return CogSink(
         folder / f"{raster}.tif",

@@ -66,11 +66,11 @@ def map_corners(labels: LabelReader, *, directory: Path | None = None, chunk: in
         pixels = Window.from_bounds(window.row_off, window.col_off, window.row_stop - 1, window.col_stop - 1)
         bordered = read_bordered(labels, pixels)
         _classify(bordered, np.iinfo(bordered.dtype).min, mapped.array[window.slices])
+        mapped.release()
 
     whole = Window(row_off=0, col_off=0, height=rows + 1, width=cols + 1)
     with ThreadPoolExecutor(workers) as threads:
         list(threads.map(fill, whole.pieces(chunk, chunk)))
-    mapped.release()
     return Corners(mapped=mapped)
 
 

@@ -21,7 +21,7 @@ from geoseg.protocols import Model
 from geoseg.settings import Settings
 from geoseg.types import Valid
 
-__all__ = ["Lanes", "Row"]
+__all__ = ["FullBatches", "Lanes", "Row"]
 
 
 @dataclass(slots=True)
@@ -37,6 +37,42 @@ class Row:
     emitted: Future[None] | None = None
 
 
+class FullBatches:
+    """Runs a model on any number of tiles; it always sees a full batch, so that a tile's companions change nothing.
+
+    `predict` may be called from several threads at once.
+    """
+
+    def __init__(self, model: Model, batch: int) -> None:
+        """Takes the model, and how many tiles it sees at once."""
+        self.halvings = 0
+        """Times that the batch was halved for lack of device memory."""
+        self._model, self._batch = model, batch
+
+    def predict(self, views: list[Tensor]) -> Tensor:
+        """Scores (n, class, row, col) of tiles, each (date * channel, row, col).
+
+        A batch too large for the device is halved, and so are all that follow.
+        """
+        batch = self._batch
+        try:
+            scores = [self._padded(views[at : at + batch], batch) for at in range(0, len(views), batch)]
+        except torch.cuda.OutOfMemoryError:
+            if batch == 1 or self._model.spec.static_batch is not None:
+                raise
+            torch.cuda.empty_cache()
+            self._batch = max(1, batch // 2)
+            self.halvings += 1
+            return self.predict(views)
+        return torch.cat(scores) if len(scores) > 1 else scores[0]
+
+    def _padded(self, views: list[Tensor], batch: int) -> Tensor:
+        full = torch.stack(views + [views[-1]] * (batch - len(views)))
+        if (dates := self._model.spec.dates) > 1:
+            full = full.reshape(batch, dates, -1, *full.shape[2:])  # (n, date, channel, row, col)
+        return self._model.predict(full)[: len(views)]
+
+
 class Lanes:
     """Runs the tiles of tile rows, one batch per lane at a time, and adds what comes out to the row's sums."""
 
@@ -44,18 +80,22 @@ class Lanes:
         """Takes the chunk whose tiles are run, and how."""
         self.forward_passes = 0
         """Tiles that the net saw, or will see."""
-        self.halvings = 0
-        """Times that the batch was halved for lack of device memory."""
         self.seconds = 0.0
         """Time of the net, summed over lanes."""
         self._chunk, self._model = chunk, model
         self._weights = TileWeights(chunk.grid, blend, settings.device)
         self._batch = settings.batch
+        self._net = FullBatches(model, settings.batch)
         self._pool = ThreadPoolExecutor(settings.lanes, "geoseg-lane", torch.set_num_threads, (settings.threads,))
         columns = chunk.tile_cols[1] - chunk.tile_cols[0]
         # Neighbours in a row overlap: a tile holds the locks of its left and its right border while it adds.
         self._borders = [threading.Lock() for _ in range(columns + 1)]
         self._counting = threading.Lock()
+
+    @property
+    def halvings(self) -> int:
+        """Times that the batch was halved for lack of device memory."""
+        return self._net.halvings
 
     def start(self, row: Row) -> None:
         """Queues the tiles of a row that hold at least one pixel that gets a label."""
@@ -92,7 +132,7 @@ class Lanes:
         began = time.perf_counter()
         tile, stride = self._chunk.grid.tile, self._chunk.grid.stride
         views = [row.channels[:, :, at * stride : at * stride + tile] for at in positions]
-        scores = self._predict(views)
+        scores = self._net.predict(views)
         # One reduction per tile over all its scores: with `dim` torch's aminmax takes twenty times as long.
         ends = [torch.stack(torch.aminmax(tile_scores)) for tile_scores in scores]
         tiles = [self._chunk.grid.tile_at(row.index, self._chunk.tile_cols[0] + at) for at in positions]
@@ -103,24 +143,3 @@ class Lanes:
                 add_weighted(here, probs, weights)
         with self._counting:
             self.seconds += time.perf_counter() - began
-
-    def _predict(self, views: list[Tensor]) -> Tensor:
-        """Scores (n, class, row, col); a batch too large for the device is halved, and so are all that follow."""
-        batch = self._batch
-        try:
-            scores = [self._padded(views[at : at + batch], batch) for at in range(0, len(views), batch)]
-        except torch.cuda.OutOfMemoryError:
-            if batch == 1 or self._model.spec.static_batch is not None:
-                raise
-            torch.cuda.empty_cache()
-            self._batch = max(1, batch // 2)
-            self.halvings += 1
-            return self._predict(views)
-        return torch.cat(scores) if len(scores) > 1 else scores[0]
-
-    def _padded(self, views: list[Tensor], batch: int) -> Tensor:
-        """Scores of up to `batch` tiles; the net always sees a full batch, so that companions change nothing."""
-        full = torch.stack(views + [views[-1]] * (batch - len(views)))
-        if (dates := self._model.spec.dates) > 1:
-            full = full.reshape(batch, dates, -1, *full.shape[2:])  # (n, date, channel, row, col)
-        return self._model.predict(full)[: len(views)]

@@ -32,7 +32,9 @@ __all__ = [
     "checkerboard",
     "color_classes",
     "encode",
+    "encode_png",
     "in_one_stretch",
+    "north_up",
     "overview",
     "picture_dates",
     "picture_scene",
@@ -116,7 +118,7 @@ def picture_dates(
             scene_id=date.id,
             datetime=date.datetime,
             bands=bands,
-            rgba=_north_up(rgba, each.geobox.transform),
+            rgba=north_up(rgba, each.geobox.transform),
         )
         for name, date, rgba, each in zip(("before", "after"), dates, pictures, seen, strict=True)
     )
@@ -133,7 +135,7 @@ def picture_scene(scene: Scene[Any], *, side: int, window: Window | None = None)
         scene_id=scene.id,
         datetime=scene.datetime,
         bands=bands,
-        rgba=_north_up(rgba, seen.geobox.transform),
+        rgba=north_up(rgba, seen.geobox.transform),
     )
 
 
@@ -180,7 +182,8 @@ def in_one_stretch(dates: Sequence[npt.NDArray[np.float32]], valid: Sequence[npt
     return pictures
 
 
-def _north_up(picture: npt.NDArray[Any], transform: Affine) -> npt.NDArray[Any]:
+def north_up(picture: npt.NDArray[Any], transform: Affine) -> npt.NDArray[Any]:
+    """A picture (row, col, ...) with the row in the north first, and the column in the west."""
     rows, cols = (-1 if turned else 1 for turned in (transform.e > 0, transform.a < 0))
     return picture[::rows, ::cols]
 
@@ -201,7 +204,7 @@ def overview(path: Place, side: int = LARGEST) -> tuple[Labels, tuple[int, int],
         shape = tuple(min(-(-length // factor), 2 * side) for length in (height, width))
         labels = dataset.read(1, out_shape=shape)
         metres = metres_per_column(dataset.transform, dataset.crs, (height, width))
-        return _north_up(labels, dataset.transform), (height, width), metres
+        return north_up(labels, dataset.transform), (height, width), metres
 
 
 def metres_per_column(transform: Affine, crs: Any, shape: tuple[int, int]) -> float:
@@ -260,4 +263,11 @@ def encode(picture: Rgba, side: int, *, lossless: bool) -> bytes:
         image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), way)
     file = io.BytesIO()
     image.save(file, format="WEBP", lossless=lossless, quality=80)
+    return file.getvalue()
+
+
+def encode_png(picture: Rgba) -> bytes:
+    """A PNG file of a picture, pixel by pixel."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture), "RGBA").save(file, format="PNG")
     return file.getvalue()

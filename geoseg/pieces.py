@@ -111,6 +111,12 @@ def split(
         GridError: `max_vertices` is below 16, labels have 64 bits; or an argument makes no sense.
         SourceError: The labels cannot be read.
         SinkError: There is no room for the scratch file.
+
+    >>> from geoseg.source.labels import ArrayLabels
+    >>> grid = (np.indices((90, 90)) % 9 == 4).any(axis=0).astype(np.uint8)
+    >>> codes = split(ArrayLabels(grid, 0), 200).read(Window(row_off=0, col_off=0, height=90, width=90))
+    >>> np.unique(codes[grid == 1]).tolist(), np.unique(codes[grid == 0]).tolist()
+    ([1], [0])
     """
     if max_vertices < LEAST or labels.dtype.itemsize > 4:
         raise GridError(
@@ -147,6 +153,7 @@ def _cut(
         padded, count = label_components(divided.read(window), divided.nodata)
         cut = large[register.region[start : start + count]]
         _renumber(divided.parts.array[window.slices], padded, cut, side, window.row_off, window.col_off)
+        divided.parts.release()
 
     with ThreadPoolExecutor(workers, "geoseg-pieces") as threads:
         list(threads.map(mark, chunks_of(divided, chunk), register.starts[:-1].tolist()))

@@ -32,7 +32,7 @@ from geoseg.store import Place, Store, open_store
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ask", "box_shape", "outline_of"]
+__all__ = ["ask", "bounds_near", "box_shape", "outline_of"]
 
 _ASSET = "polygons_parquet"
 _FACTS = ("item", "collection", "run", "_crs")

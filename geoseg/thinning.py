@@ -39,7 +39,8 @@ def draw(xy: Any, rings: Any, flags: Any, limits: Any, smooth: bool) -> tuple[Fl
     heap = np.empty(3 * longest, np.int64)
     drawn = np.empty((len(xy) * (CURVE + 1 if smooth else 1), 2), np.float64)
     ends = np.zeros(len(rings), np.int64)
-    at = zero = np.int64(0)  # the number 0 itself has a type of its own, and all that takes it would be compiled twice
+    zero: Any = np.int64(0)  # the number 0 itself has a type of its own, and all that takes it would be compiled twice
+    at = zero
     for ring in range(len(rings) - 1):
         low, high = rings[ring], rings[ring + 1] - 1
         count = high - low
@@ -151,7 +152,8 @@ def _thin(path: Any, low: int, high: int, flags: Any, limits: Any, links: Any, h
 @numba.njit(cache=True, nogil=True)
 def _cut_off(path: Any, low: int, high: int, closed: bool, flags: Any, limits: Any, links: Any, heap: Any) -> None:
     """Takes vertices out of an arc that runs in its own direction, the smallest triangle first."""
-    inner, size = high - low - 1, np.int64(0)
+    inner = high - low - 1
+    size: Any = np.int64(0)
     for k in range(low + 1, high):
         size = _offer(path, k, limits, links, heap, size)
     while size > 0 and not (closed and inner == 2):  # three corners are the least that a region has
@@ -293,7 +295,8 @@ def _covers(path: Any, a: int, b: int, c: int, k: int) -> bool:
 @numba.njit(cache=True, nogil=True)
 def _span(path: Any, a: int, b: int, c: int, y: int) -> tuple[int, int]:
     """The first and the last column of row `y` in a closed triangle that reaches to that row."""
-    west, east = _stretched(path, a, b, y, np.int64(LARGEST), np.int64(-1))
+    nowhere: Any = np.int64(-1)
+    west, east = _stretched(path, a, b, y, nowhere + LARGEST + 1, nowhere)
     west, east = _stretched(path, b, c, y, west, east)
     return _stretched(path, c, a, y, west, east)
 
@@ -329,7 +332,7 @@ def _same(path: Any, one: int, other: int) -> bool:
 def _bulge(path: Any, a: int, b: int, c: int) -> int:
     """Twice the area of a triangle, in pixels; above 0 if b lies to the right of the way from a to c, rows run down."""
     ax, ay = path[a, 0], path[a, 1]
-    return (path[c, 0] - ax) * (path[b, 1] - ay) - (path[c, 1] - ay) * (path[b, 0] - ax)
+    return int((path[c, 0] - ax) * (path[b, 1] - ay) - (path[c, 1] - ay) * (path[b, 0] - ax))
 
 
 @numba.njit(cache=True, nogil=True)

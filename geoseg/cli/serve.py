@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
-from pydantic import ValidationError
 
 from geoseg.cli.messages import say, set_up_messages
 from geoseg.cli.options import debug_option
 from geoseg.cli.outcome import DONE
 from geoseg.errors import ConfigError, MissingExtraError
-from geoseg.serve.settings import ServiceSettings
+from geoseg.serve.settings import ServiceSettings, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +50,7 @@ def serve(config: Path | None, log_text: bool, **given: Any) -> int:
     """
     debug = logging.getLogger("geoseg.cli").level == logging.DEBUG
     set_up_messages(as_json=not log_text, verbose=log_text, debug=debug)
-    settings = _settings(config, {name: value for name, value in given.items() if value is not None})
+    settings = read_settings(config, {name: value for name, value in given.items() if value is not None})
     try:
         from geoseg.serve.running import run_service
     except ImportError as error:
@@ -64,32 +62,6 @@ def serve(config: Path | None, log_text: bool, **given: Any) -> int:
         run_service(settings, listening, on_ready=lambda: click.echo(url))
     say("ended", event="ended")
     return DONE
-
-
-def _settings(file: Path | None, given: dict[str, Any]) -> ServiceSettings:
-    """The options of a call: the command line over the file.
-
-    Raises:
-        ConfigError: One is missing, unknown or wrong.
-    """
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())})") from error
-        if not isinstance(found, dict):
-            raise ConfigError(f"{file}: should hold lines like 'port: 8080'")
-        values = {str(key).replace("-", "_"): value for key, value in found.items()}
-    try:
-        return ServiceSettings.model_validate(values | given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        place = f"--{name.replace('_', '-')}" if name in given or name not in values else f"{file}: {name}"
-        if first["type"] == "missing":
-            raise ConfigError(f"{place} is missing: name the folder of jobs and results") from None
-        raise ConfigError(f"{place}: {first['msg']}, not {first['input']!r}") from None
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any, TypeVar, cast
 
-__all__ = ["hold", "passing"]
+__all__ = ["hold", "let_go", "passing"]
 
 _MOST = 16
 _HeldT = TypeVar("_HeldT")
@@ -35,6 +35,13 @@ def hold(key: Hashable, build: Callable[[], _HeldT]) -> _HeldT:
             while len(_held) > _MOST:
                 _held.popitem(last=False)
     return made
+
+
+def let_go(part: Hashable) -> None:
+    """Forgets everything whose key is a tuple with `part` in it: the digest of a model, say."""
+    with _lock:
+        for key in [key for key in _held if isinstance(key, tuple) and part in key]:
+            del _held[key]
 
 
 @contextmanager

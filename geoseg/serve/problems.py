@@ -28,8 +28,8 @@ from geoseg.errors import (
 )
 
 __all__ = [
-    "ANY_PROBLEM", "NO_SUCH_JOB", "NO_SUCH_PROCESS", "PROBLEM_JSON", "RESULT_NOT_READY", "Problem", "add_problems", "explained",
-    "problem_of", "problem_responses", "without_paths",
+    "ANY_PROBLEM", "NO_SUCH_JOB", "NO_SUCH_PROCESS", "PROBLEM_JSON", "RESULT_NOT_READY", "Problem", "add_problems",
+    "explained", "problem_of", "problem_responses", "without_paths",
 ]  # fmt: skip
 
 PROBLEM_JSON = "application/problem+json"

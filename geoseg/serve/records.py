@@ -9,9 +9,8 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 __all__ = [
-    "Conformance", "Execute", "JobList", "JobQuery", "LinkTo", "OutputWish", "ProblemDocument", "Process", "ProcessList",
-    "ProcessSummary", "State",
-    "StatusInfo", "base_url", "link_to",
+    "Conformance", "Execute", "JobList", "JobQuery", "LinkTo", "OutputWish", "Process", "ProcessList", "ProcessSummary",
+    "State", "StatusInfo", "base_url", "link_to",
 ]  # fmt: skip
 
 State = Literal["accepted", "running", "successful", "failed", "dismissed"]
@@ -24,15 +23,6 @@ class LinkTo(BaseModel):
     rel: str
     type: str | None = None
     title: str | None = None
-
-
-class ProblemDocument(BaseModel):
-    """What is wrong (RFC 9457)."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str | None = None
 
 
 class Conformance(BaseModel):

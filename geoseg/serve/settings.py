@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-__all__ = ["ServiceSettings"]
+from geoseg.errors import ConfigError
+
+__all__ = ["ServiceSettings", "read_settings"]
 
 _Count = Annotated[int, Field(gt=0)]
 
@@ -62,3 +66,36 @@ class ServiceSettings(BaseModel):
     scheduler: str | None = _setting(None, "Address of the scheduler of a Dask cluster that does the work.", "ADDRESS")
     cluster: Path | None = _setting(None, "Description of a Dask cluster to start for each job.", "FILE.yaml")
     postgis: str | None = _setting(None, "Database in which polygons of finished jobs are looked up.", "URL")
+
+
+def read_settings(file: Path | None, given: Mapping[str, Any]) -> ServiceSettings:
+    """The settings of a call: the command line over the file over the defaults.
+
+    Args:
+        file: YAML with the same keys.
+        given: What stands on the command line.
+
+    Raises:
+        ConfigError: One is missing, unknown or wrong; names the option, or the file and its key.
+    """
+    values = {} if file is None else _from_file(file)
+    try:
+        return ServiceSettings.model_validate(values | dict(given))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0])
+    place = f"{file}: {name}" if name in values and name not in given else f"--{name.replace('_', '-')}"
+    if first["type"] == "missing":
+        raise ConfigError(f"{place} is missing: {ServiceSettings.model_fields[name].description}")
+    what = {"extra_forbidden": "no such option"}.get(first["type"], f"{first['msg']}, not {first['input']!r}")
+    raise ConfigError(f"{place}: {what}")
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{file}: should hold lines like 'port: 8080', not a {type(found).__name__}")
+    return {str(key).replace("-", "_"): value for key, value in found.items()}

@@ -62,6 +62,7 @@ def write_geojson_lines(layer: Layer, path: Path) -> None:
 
 
 def _features(layer: Layer, before: str, after: str) -> Iterator[memoryview]:
+    """All features, some thousand at a time, with `before` and `after` around each."""
     for table, shapes in layer.lonlat():
         yield feature_texts(table, shapes, layer.attributes, before, after)
 

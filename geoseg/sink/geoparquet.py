@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import shapely
 
 from geoseg import __version__
+from geoseg.sink import sorting
 from geoseg.sink.layer import Layer
-from geoseg.sink.sorting import BUDGET, Sorted, Table
+from geoseg.sink.sorting import Sorted, Table
 
 __all__ = ["write_geoparquet"]
 
@@ -71,7 +72,7 @@ def _countable(schema: Any) -> list[str]:
 
 
 def _along_curve(layer: Layer, folder: Path) -> Iterator[Table]:
-    rows = Sorted(folder, "curve", budget=BUDGET * 5 // 4)  # those in memory stay there, with two numbers more each
+    rows = Sorted(folder, "curve", budget=sorting.BUDGET * 5 // 4)  # those in memory stay there, with two numbers more each
     for table in layer.in_any_order():
         boxes = table["bbox"].combine_chunks()
         low_x, low_y, high_x, high_y = (np.asarray(boxes.field(side)) for side in SIDES)

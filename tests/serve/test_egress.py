@@ -43,7 +43,8 @@ HOSTILE = [
     "file:///etc/passwd", "/etc/passwd", "../../etc/passwd", "/vsicurl/http://data.example.org/a.tif",
     "ftp://data.example.org/a.tif", "gopher://data.example.org/", "s3://other/a.tif", "s3:///a.tif",
     "gs://bucket/a.tif",
-    "<VRTDataset/>", "", " ", "PG:host=127.0.0.1", "WMS:http://data.example.org", "\\\\evil\\share\\a.tif", "//evil/a.tif",
+    "<VRTDataset/>", "", " ", "PG:host=127.0.0.1", "WMS:http://data.example.org", "\\\\evil\\share\\a.tif",
+    "//evil/a.tif",
 ]  # fmt: skip
 HOSTS = ("data.example.org", "s3://scenes")
 

@@ -10,6 +10,7 @@ import logging
 import socket
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -172,18 +173,17 @@ def test_a_bomb_of_ranges_is_refused(connect: Connect, settings: ServiceSettings
 
 
 def test_a_body_that_does_not_come_is_given_up(settings: ServiceSettings) -> None:
-    sent: list[dict[str, object]] = []
+    sent: list[Any] = []
 
-    async def never(*_: object) -> dict[str, object]:
+    async def never(*_: Any) -> Any:
         await asyncio.sleep(60)
-        return {}
 
-    async def send(message: object) -> None:
-        sent.append(message)  # type: ignore[arg-type]
+    async def send(message: Any) -> None:
+        sent.append(message)
 
-    limits = Limits(never, settings.model_copy(update={"slowness": 0.1}), (), ())  # type: ignore[arg-type]
+    limits = Limits(never, settings.model_copy(update={"slowness": 0.1}), (), ())
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")], "client": ("::1", 1)}
-    asyncio.run(limits(scope, never, send))  # type: ignore[arg-type]
+    asyncio.run(limits(scope, never, send))
     assert sent[0]["status"] == 408
 
 

@@ -15,7 +15,8 @@ from tests.serve.conftest import Start, ask
 UPS = (
     "..", "%2e%2e", "%2E.", ".%2e", "..%2f..", "..%5c..", "..%255c..", "%252e%252e", "..%c0%af..", "..%00",
     "....//",
-    "..;", "%2e%2e%2f%2e%2e", "..%u2215..", "\\..\\..", "%5c..%5c..", "~root", "/..", "//..", "..%0d%0a", "..\u2215..", "\uff0e\uff0e",
+    "..;", "%2e%2e%2f%2e%2e", "..%u2215..", "\\..\\..", "%5c..%5c..",
+    "~root", "/..", "//..", "..%0d%0a", "..\u2215..", "\uff0e\uff0e",
 )  # fmt: skip
 TARGETS = ("job.json", "options.yaml", "log.jsonl", "etc/passwd", "%2fetc%2fpasswd")
 PLACES = ("/jobs/{job}/files/", "/jobs/", "/runs/{job}/")

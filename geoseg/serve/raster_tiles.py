@@ -1,0 +1,120 @@
+"""Tiles of finished rasters as pictures, by rio-tiler; the rasters themselves are opened where all are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from morecantile import Tile
+from rasterio.errors import RasterioError
+from rio_tiler.io import Reader
+from rio_tiler.models import ImageData
+
+from geoseg.errors import SourceError
+from geoseg.finished_map import find_map
+from geoseg.serve.opened import Opened, fingerprint
+from geoseg.serve.vector_tiles import TilePlace
+from geoseg.source.open import Examined, environment, examine, open_raster, reason
+from geoseg.spec import ClassInfo
+
+__all__ = ["CLASSES", "SHADES", "SIDE", "TileRaster", "open_tiles"]
+
+SIDE = 256
+"""Pixels along the side of a tile."""
+CLASSES = ("labels", "change")
+"""Rasters of class values, shown in the colours of their classes."""
+SHADES = ("confidence", "change_probability", "uncertainty")
+"""Rasters of numbers from 0 to 1, shown from black to white."""
+
+_IDLE = 4  # open handles of one raster that nobody reads from
+_OPENED: Opened[TileRaster] = Opened(most=32)
+
+
+@dataclass(kw_only=True, eq=False)
+class TileRaster:
+    """One version of a raster of a finished run; any number of threads may ask for tiles."""
+
+    examined: Examined
+    """The file."""
+    classes: tuple[ClassInfo, ...]
+    """Of its values; none of one that shows shades."""
+    _idle: list[Any] = field(default_factory=list)
+
+    @cached_property
+    def zooms(self) -> tuple[int, int]:
+        """First zoom at which the raster is about a tile, and the one at which its pixels are about the tile's."""
+        with self._reader() as reader:
+            return int(reader.minzoom), int(reader.maxzoom)
+
+    def png(self, tile: TilePlace) -> bytes:
+        """A picture of `SIDE` x `SIDE` pixels, transparent where there is no data; nothing where there is none at all.
+
+        The nearest pixels are shown, of an overview at lower zooms.
+
+        Raises:
+            SourceError: The raster cannot be read.
+        """
+        with self._reader() as reader:
+            bounds = reader.tms.xy_bounds(Tile(x=tile.x, y=tile.y, z=tile.z))
+            mercator = reader.tms.rasterio_crs
+            try:
+                seen = reader.part(
+                    bounds, dst_crs=mercator, bounds_crs=mercator, width=SIDE, height=SIDE, max_size=None, indexes=1
+                )
+            except RasterioError as error:
+                place = self.examined.location
+                raise SourceError(f"{place}: cannot be read: {reason(error, place)}; make the run anew") from None
+            if not seen.mask.any():
+                return b""
+            if self.classes:
+                return bytes(seen.render(colormap=self._colors, zlevel=1))
+            shares = np.clip(seen.array.data * np.float32(seen.scales[0]) + np.float32(seen.offsets[0]), 0, 1)
+            shades = np.ma.MaskedArray(np.rint(shares * 255).astype(np.uint8), seen.array.mask)
+            return bytes(ImageData(shades).render(zlevel=1))
+
+    @cached_property
+    def _colors(self) -> dict[int, tuple[int, int, int, int]]:
+        colors = {each.value: bytes.fromhex(each.color.removeprefix("#")) for each in self.classes}
+        return {value: (red, green, blue, 255) for value, (red, green, blue) in colors.items()}
+
+    @contextmanager
+    def _reader(self) -> Iterator[Reader]:
+        """A reader on a handle that no other thread uses meanwhile."""
+        try:
+            dataset = self._idle.pop()
+        except IndexError:
+            dataset = open_raster(self.examined)
+        with environment(self.examined):
+            try:
+                yield Reader(None, dataset=dataset)
+            except BaseException:
+                dataset.close()
+                raise
+        if len(self._idle) < _IDLE:
+            self._idle.append(dataset)
+        else:
+            dataset.close()
+
+
+def open_tiles(folder: Path, layer: str) -> TileRaster:
+    """A raster of a finished run, kept open for the next tile.
+
+    Raises:
+        SourceError: It is gone, or cannot be read.
+    """
+    path = folder / f"{layer}.tif"
+    try:
+        version = fingerprint(path)
+    except OSError as error:
+        raise SourceError(f"{path}: is gone ({error.strerror}); make the run anew") from error
+    return _OPENED.get((str(path), version), lambda: _examined(folder, path, layer))
+
+
+def _examined(folder: Path, path: Path, layer: str) -> TileRaster:
+    classes = find_map(folder).classes if layer in CLASSES else ()
+    return TileRaster(examined=examine(path), classes=classes)

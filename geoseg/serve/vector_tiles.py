@@ -1,0 +1,210 @@
+"""Vector tiles (MVT 2.1) of polygons: placed on a tile's grid, cut to it, and encoded."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+__all__ = ["EXTENT", "LayerEncoder", "TilePlace"]
+
+EXTENT = 4096
+"""Units along the side of a tile."""
+BUFFER = 64
+"""Units beyond a tile's sides that its polygons reach, so that no outline is drawn along them."""
+
+Shapes = npt.NDArray[np.object_]
+Numbers = npt.NDArray[np.int64]
+
+_HIGHEST = 85.0511287798066  # of the square that web maps show
+_MOVE, _LINE, _CLOSE = 9, 2, 15
+_POLYGON = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilePlace:
+    """A tile of the web's Mercator pyramid: column x and row y of zoom z, counted from the north-west."""
+
+    z: int
+    x: int
+    y: int
+
+    @property
+    def exists(self) -> bool:
+        """Whether the pyramid has such a tile.
+
+        >>> TilePlace(z=1, x=1, y=0).exists, TilePlace(z=1, x=2, y=0).exists, TilePlace(z=31, x=0, y=0).exists
+        (True, False, False)
+        """
+        return 0 <= self.z <= 30 and all(0 <= number < 1 << self.z for number in (self.x, self.y))
+
+    def area(self, margin: float = 0.0) -> Any:
+        """A box in longitude and latitude around the tile, wider on each side by `margin` tiles."""
+        west, east = (360 * (column / 2**self.z) - 180 for column in (self.x - margin, self.x + 1 + margin))
+        north, south = (_latitude(row / 2**self.z) for row in (self.y - margin, self.y + 1 + margin))
+        return shapely.box(max(west, -180), south, min(east, 180), north)
+
+    def metres(self, pixels: int = 512) -> float:
+        """Ground distance between neighbours of `pixels` along the tile's side, in its middle."""
+        middle = np.radians(_latitude((self.y + 0.5) / 2**self.z))
+        return float(40_075_016.686 * np.cos(middle) / pixels / 2**self.z)
+
+    def place(self, lonlat: Shapes, grid: int) -> Shapes:
+        """Polygons (n,) in the tile's units, y downwards, on a `grid` of whole units; empty where nothing is left.
+
+        All corners of all polygons move to the same grid, so neighbours stay neighbours.
+        """
+        inside = shapely.clip_by_rect(shapely.transform(lonlat, self._units), *self._reach)
+        return np.asarray(shapely.simplify(_areal(shapely.set_precision(_valid(inside), grid)), 0), dtype=object)
+
+    @property
+    def _reach(self) -> tuple[float, float, float, float]:
+        return -BUFFER, -BUFFER, EXTENT + BUFFER, EXTENT + BUFFER
+
+    def _units(self, lonlat: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        latitude = np.radians(np.clip(lonlat[:, 1], -_HIGHEST, _HIGHEST))
+        across = (lonlat[:, 0] + 180) / 360
+        down = 0.5 - np.arcsinh(np.tan(latitude)) / (2 * np.pi)
+        return np.column_stack([(across * 2**self.z - self.x) * EXTENT, (down * 2**self.z - self.y) * EXTENT])
+
+
+def _latitude(down: float) -> float:
+    """Latitude at a part of the way down the pyramid.
+
+    >>> round(_latitude(0), 4), _latitude(0.5)
+    (85.0511, 0.0)
+    """
+    return float(np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * min(max(down, 0), 1))))))
+
+
+def _valid(shapes: Shapes) -> Shapes:
+    """Cutting may leave an outline that touches itself."""
+    bad = ~shapely.is_valid(shapes)
+    shapes[bad] = shapely.make_valid(shapes[bad])
+    return shapes
+
+
+def _areal(shapes: Shapes) -> Shapes:
+    """Without the points and lines that cutting may leave."""
+    mixed = shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION
+    for index in np.flatnonzero(mixed):
+        parts = shapely.get_parts(shapes[index])
+        shapes[index] = shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
+    return np.where(shapely.get_dimensions(shapes) == 2, shapes, shapely.Polygon())
+
+
+@dataclass(slots=True, kw_only=True)
+class LayerEncoder:
+    """One layer of a tile, put together batch by batch."""
+
+    name: str
+    """Of the layer."""
+    _keys: dict[str, int] = field(default_factory=dict)
+    _values: dict[bytes, int] = field(default_factory=dict)
+    _features: list[bytes] = field(default_factory=list)
+
+    def add(self, ids: Numbers, attributes: Mapping[str, Sequence[Any]], shapes: Shapes) -> None:
+        """Takes features.
+
+        Args:
+            ids: (n,) not negative.
+            attributes: Name -> (n,) numbers, words, or None where there is none.
+            shapes: (n,) polygons and multipolygons in whole units of the tile, none empty.
+        """
+        if not len(shapes):
+            return
+        tags = [b""] * len(shapes)
+        for name, values in attributes.items():
+            key = _varint(self._keys.setdefault(name, len(self._keys)))
+            known = {value: self._tag(key, value) for value in set(values) if value is not None}
+            tags = [tag + known.get(value, b"") for tag, value in zip(tags, values, strict=True)]
+        for polygon_id, tag, geometry in zip(ids.tolist(), tags, _geometries(shapes), strict=True):
+            body = b"\x08" + _varint(polygon_id) + _field(2, tag) + bytes([0x18, _POLYGON]) + _field(4, geometry)
+            self._features.append(_field(2, body))
+
+    def tile(self) -> bytes:
+        """The tile; nothing at all if no feature came."""
+        if not self._features:
+            return b""
+        keys = [_field(3, key.encode()) for key in self._keys]
+        values = [_field(4, value) for value in self._values]
+        whole = [_field(1, self.name.encode()), *self._features, *keys, *values, b"\x28" + _varint(EXTENT), b"\x78\x02"]
+        return _field(3, b"".join(whole))
+
+    def _tag(self, key: bytes, value: Any) -> bytes:
+        coded = _value(value)
+        return key + _varint(self._values.setdefault(coded, len(self._values)))
+
+
+def _geometries(shapes: Shapes) -> Iterator[bytes]:
+    """The commands that draw each polygon: exteriors clockwise on the screen, moves from corner to corner."""
+    _, coords, offsets = shapely.to_ragged_array(shapely.orient_polygons(shapes))
+    rings, polygons = (np.asarray(each, np.int64) for each in offsets[:2])
+    parts = np.asarray(offsets[2], np.int64) if len(offsets) == 3 else np.arange(len(shapes) + 1)
+    first_ring = polygons[parts]  # (n + 1,) of each feature
+    lengths = np.diff(rings) - 1  # rings close by themselves
+    open_ = np.delete(np.rint(coords[:, :2]).astype(np.int64), rings[1:] - 1, axis=0)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    moves = np.diff(open_, axis=0, prepend=[[0, 0]])
+    begin = starts[first_ring[:-1]]
+    moves[begin] = open_[begin]  # each feature begins at 0, 0
+    ends = np.concatenate([[0], np.cumsum(2 * lengths + 3)])
+    commands = np.empty(ends[-1], np.int64)
+    at = np.repeat(ends[:-1], lengths) + 2 * (np.arange(len(moves)) - np.repeat(starts[:-1], lengths)) + 2
+    at[starts[:-1]] -= 1
+    zigzag = moves << 1 ^ moves >> 63
+    commands[at], commands[at + 1] = zigzag.T
+    commands[ends[:-1]], commands[ends[1:] - 1] = _MOVE, _CLOSE
+    commands[ends[:-1] + 3] = (lengths - 1) << 3 | _LINE
+    return _packed(commands, ends[first_ring])
+
+
+def _packed(values: Numbers, ends: Numbers) -> Iterator[bytes]:
+    """Stretches of values as varints."""
+    lengths = 1 + (values[:, None] >> (7 * np.arange(1, 6)) > 0).sum(axis=1)
+    places = np.concatenate([[0], np.cumsum(lengths)])
+    coded = np.zeros(places[-1], np.uint8)
+    for byte in range(int(lengths.max())):
+        there = lengths > byte
+        more = (lengths[there] > byte + 1) * 128
+        coded[places[:-1][there] + byte] = values[there] >> 7 * byte & 127 | more
+    whole, bounds = coded.tobytes(), places[ends].tolist()
+    return (whole[start:stop] for start, stop in pairwise(bounds))
+
+
+def _varint(value: int) -> bytes:
+    """A number from 0 on, 7 bits a byte, the lowest first.
+
+    >>> _varint(300).hex()
+    'ac02'
+    """
+    coded = bytearray()
+    while value > 127:
+        coded.append(value & 127 | 128)
+        value >>= 7
+    coded.append(value)
+    return bytes(coded)
+
+
+def _field(number: int, body: bytes) -> bytes:
+    """A field of protocol buffers that says how long it is."""
+    return bytes([number << 3 | 2]) + _varint(len(body)) + body
+
+
+def _value(value: Any) -> bytes:
+    """A value of an attribute: words, whole numbers, or doubles.
+
+    >>> _value("sea").hex(), _value(-2).hex()
+    ('0a03736561', '3003')
+    """
+    if isinstance(value, str):
+        return _field(1, value.encode())
+    if isinstance(value, int):
+        return b"\x30" + _varint(value << 1 if value >= 0 else ~(value << 1))
+    return b"\x19" + struct.pack("<d", value)
