@@ -16,16 +16,7 @@ import shapely
 from geoseg.errors import GridError
 from geoseg.window import GeoBox, Window, whole
 
-__all__ = [
-    "PixelAreas",
-    "crs_of",
-    "footprint",
-    "longest_line",
-    "lonlat_bbox",
-    "pixel_areas",
-    "radians_of",
-    "to_lonlat",
-]
+__all__ = ["PixelAreas", "crs_of", "footprint", "longest_line", "lonlat_bbox", "pixel_areas", "radians_of", "to_lonlat"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

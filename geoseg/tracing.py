@@ -73,6 +73,7 @@ def trace_regions(
     workers: int = 2,
     areas: PixelAreas | None = None,
     rasters: Mapping[str, LabelReader] | None = None,
+    shown: Callable[[IntArray], npt.NDArray[np.bool_]] | None = None,
 ) -> Iterator[RegionBatch]:
     """The regions of `labels`, batch after batch: those of `geoseg.polygons.polygonize`, however they are found.
 
@@ -85,6 +86,7 @@ def trace_regions(
         workers: How many threads label and trace chunks.
         areas: Gives the area of each region.
         rasters: Rasters of integers on the same grid, to be added up over each region.
+        shown: Says of class values (n,) whether their regions are wanted; others are only neighbours of those that are.
 
     Raises:
         GridError: A raster differs from the labels in shape, or holds no integers; an argument makes no sense.
@@ -110,6 +112,7 @@ def trace_regions(
         areas=areas,
         scale=1.0 if areas is None else area_units(areas, labels.shape),
         rasters=rasters or {},
+        shown=shown,
     )
     return _swept(tracer, rows, cols, workers)
 
@@ -188,6 +191,7 @@ class _Tracer:
     scale: float
     """Units of area per square metre; NaN where pixels have no area."""
     rasters: Mapping[str, LabelReader]
+    shown: Callable[[IntArray], npt.NDArray[np.bool_]] | None
 
     @property
     def columns(self) -> int:
@@ -204,10 +208,11 @@ class _Tracer:
         vertices, runs = trace(padded, values, entries(padded, values, place), place)
         open_groups = np.zeros(count, np.bool_)
         open_groups[parts.group[np.concatenate(sides)[np.concatenate(sides) > 0] - 1]] = True
-        is_open = open_groups[parts.group]
-        number = np.where(is_open, np.cumsum(is_open), np.cumsum(~is_open)) - 1
+        wanted = self._wanted(parts.values)
+        is_open, is_whole = open_groups[parts.group] & wanted, ~open_groups[parts.group] & wanted
+        number = np.where(wanted, np.where(is_open, np.cumsum(is_open), np.cumsum(is_whole)) - 1, -1)
         sizes, owner = np.diff(runs[:, 3], prepend=0), runs[:, 2] - 1
-        inner, outer = ~is_open[owner], is_open[owner]
+        inner, outer = is_whole[owner], is_open[owner]
         rings = Rings(
             vertices=vertices, starts=runs[inner, 3] - sizes[inner], sizes=sizes[inner], owner=number[owner[inner]]
         )
@@ -220,9 +225,12 @@ class _Tracer:
         along = np.append(-1, number)
         return _Traced(
             row=window.row_off,
-            within=self.batch(parts.take(~is_open), rings),
+            within=self.batch(parts.take(is_whole), rings),
             beyond=Beyond(parts=parts.take(is_open), runs=held, sides=[along[side] for side in sides]),
         )
+
+    def _wanted(self, values: IntArray) -> npt.NDArray[np.bool_]:
+        return np.ones(len(values), np.bool_) if self.shown is None else self.shown(values)
 
     def batch(self, parts: Parts, rings: Rings) -> RegionBatch:
         """Complete regions."""
@@ -261,7 +269,7 @@ class _Tracer:
         if self.areas is not None and math.isfinite(self.scale):
             cols_at, lines = self.areas.along(window.row_off, window.row_stop)
             add_areas(padded, cols_at, lines, window.col_off, self.scale, sums[:, 1])
-        for at, raster in enumerate(self.rasters.values() if count else ()):
+        for at, raster in enumerate(self.rasters.values() if self._wanted(found).any() else ()):
             add_up(padded, raster.read(window), sums[:, 2 + at])
         return Parts(
             values=found,

@@ -26,7 +26,7 @@ from geoseg.arcs import simplify
 from geoseg.corners import Corners, map_corners
 from geoseg.earth import PixelAreas, longest_line
 from geoseg.errors import ConfigError, GridError
-from geoseg.pieces import split
+from geoseg.pieces import SplitLabels, split
 from geoseg.polygon_options import PolygonOptions
 from geoseg.protocols import LabelReader
 from geoseg.scene import Scaling, Scene
@@ -37,8 +37,7 @@ from geoseg.source.statistics import ZonalStatistics, parse_statistics
 from geoseg.spec import ClassInfo, ModelSpec
 from geoseg.tracing import RegionBatch, trace_regions
 from geoseg.tuning import usable_cores
-from geoseg.types import Labels
-from geoseg.window import GeoBox, Window
+from geoseg.window import GeoBox
 
 if TYPE_CHECKING:
     import geopandas
@@ -88,13 +87,12 @@ class Drawing:
             cut = split(labels, options.max_vertices, connectivity=options.connectivity, directory=self.scratch, **work)
             labels = cut
         redraw = self._redraw(labels, geobox, areas, work) if options.simplify or options.smooth else None
-        if hidden is not None:
-            labels = _Shown(labels=labels, hidden=hidden, decode=cut.decode if cut else None)
         for batch in trace_regions(
             labels,
             connectivity=options.connectivity,
             areas=areas,
             rasters=rasters,
+            shown=None if hidden is None else partial(_differ, hidden, cut),
             **({"joints": 0} if redraw else {"joints": longest_line(geobox), "transform": geobox.transform[:6]}),
             **work,
         ):
@@ -141,31 +139,11 @@ class Drawing:
         return more
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shown:
-    """Labels without one class: its pixels belong to no region."""
-
-    labels: LabelReader
-    hidden: int
-    decode: Callable[[npt.NDArray[Any]], tuple[Labels, npt.NDArray[np.uint8]]] | None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.labels.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.labels.dtype
-
-    @property
-    def nodata(self) -> int:
-        return self.hidden if self.labels.nodata is None else self.labels.nodata
-
-    def read(self, window: Window) -> Labels:
-        stored = self.labels.read(window)
-        values = stored if self.decode is None else self.decode(stored)[0]
-        shown: Labels = np.where(values == self.hidden, stored.dtype.type(self.nodata), stored)
-        return shown
+def _differ(value: int, cut: SplitLabels | None, labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which of `labels` (n,) are of another class."""
+    values = labels if cut is None else cut.decode(labels)[0]
+    differ: npt.NDArray[np.bool_] = values != value
+    return differ
 
 
 def check_polygons(options: PolygonOptions) -> None:

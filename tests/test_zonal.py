@@ -69,7 +69,8 @@ def test_only_windows_with_a_region_are_read_and_each_once() -> None:
     source = ArraySource(np.ones((4, 60, 60), np.uint16), names=NAMES)
     labels, crop = np.zeros((40, 40), np.uint8), Window(row_off=10, col_off=20, height=40, width=40)
     labels[12:15, 25:33] = 1
-    means_of(PairIndex(pair=source, crop=crop), labels, 10)
+    index = PairIndex(pair=source, crop=crop)
+    list(trace_regions(ArrayLabels(labels), chunk=10, rasters=index.rasters(), shown=lambda values: values != 0))
     assert sorted((window.row_off, window.col_off) for window in source.reads) == [(20, 40), (20, 50)]
     source.reads.clear()
     means = means_of(PairIndex(pair=source, crop=crop), np.zeros((40, 40), np.uint8))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -30,7 +30,7 @@ LARGEST_PAGE = 10_000
 
 _OGC = "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf"
 _CONFORMS_TO = [f"{_OGC}/core", f"{_OGC}/geojson"]
-_NAMED = ("bbox", "datetime", "limit", "token")
+_NAMED = ("bbox", "datetime", "limit", "token", "crs", "bbox-crs")
 _OPENED: Opened[PolygonFile] = Opened(most=32)
 
 RunId = Annotated[str, Path(max_length=64)]
@@ -48,6 +48,8 @@ class FeaturesQuery(BaseModel):
     datetime: Annotated[str | None, Field(max_length=100, pattern=INTERVAL)] = None
     limit: Annotated[int, Field(ge=1, le=10**6)] = 10
     token: Annotated[str | None, Field(max_length=30, pattern=r"^\d{1,9}-\d{1,9}$")] = None
+    crs: Literal["http://www.opengis.net/def/crs/OGC/1.3/CRS84"] | None = None
+    bbox_crs: Annotated[Literal["http://www.opengis.net/def/crs/OGC/1.3/CRS84"] | None, Field(alias="bbox-crs")] = None
     class_id: _Range = None
     class_name: _Value = None
     area_m2: _Range = None
@@ -164,7 +166,7 @@ def _collection(request: Request, run: FinishedRun) -> dict[str, Any]:
         "description": "What the map shows, region by region.",
         "itemType": "feature",
         "crs": [CRS84],
-        "storageCrs": file.storage_crs,
+        "geoseg:crs": file.stored_crs,  # as storageCrs clients would ask for it
         "extent": {"spatial": {"bbox": [run.item["bbox"]], "crs": CRS84}, "temporal": {"interval": [times]}},
         "links": _links(
             link_to(request, own, "self"),

@@ -1,7 +1,8 @@
 """The landing page, for programs, and what the service conforms to: put together of what each part says of itself.
 
-A part's module may have ``CONFORMS_TO``, URIs of conformance classes; ``LINKS``, each (rel, path, media type, title);
-and ``OPEN_PATHS``, those that need no token (what ends in ``/`` stands for all below it).
+A part's module may have ``CONFORMS_TO``, URIs of conformance classes; ``LINKS``, each (rel, path, media type, title), with
+the method behind where it matters; and ``OPEN_PATHS``, those that need no token (what ends in ``/`` stands for all
+below it).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _LINKS = (
 def landing_document(request: Request) -> dict[str, Any]:
     """The landing page of both OGC APIs, which is the root catalog of the STAC API, too."""
     parts: Sequence[ModuleType] = request.app.state.parts
-    links: list[tuple[str, str, str, str]] = [*_LINKS, *(link for part in parts for link in getattr(part, "LINKS", ()))]
+    links: list[tuple[str, ...]] = [*_LINKS, *(link for part in parts for link in getattr(part, "LINKS", ()))]
     return {
         "type": "Catalog",
         "stac_version": "1.0.0",
@@ -38,7 +39,10 @@ def landing_document(request: Request) -> dict[str, Any]:
         "title": "geoseg",
         "description": "Maps made of satellite scenes.",
         "conformsTo": conformance(parts),
-        "links": [link_to(request, path, rel, kind, title).model_dump() for rel, path, kind, title in links],
+        "links": [
+            link_to(request, path, rel, kind, title).model_dump() | {"method": word for word in method}
+            for rel, path, kind, title, *method in links
+        ],
     }
 
 

@@ -82,7 +82,7 @@ class PolygonFile:
     """Number of its polygons."""
 
     @property
-    def storage_crs(self) -> str:
+    def stored_crs(self) -> str:
         """The CRS as a URI where it has one, else as WKT."""
         crs = pyproj.CRS.from_user_input(self.crs)
         authority = crs.to_authority(min_confidence=100)

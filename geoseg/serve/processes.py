@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -109,7 +110,7 @@ def _add_execution(routes: APIRouter, service: Service, process: str, kind: type
         new = await new_job(service, process, inputs, outputs=outputs, response=body.response)
         job = await service.jobs.submit(new.job, new.files, client_of(request))
         in_background = "respond-async" in prefer
-        if not in_background and await service.jobs.wait(job, service.settings.patience):
+        if not in_background and await service.jobs.wait(job, _patience(prefer, service.settings.patience)):
             return results_response(request, service, job)
         headers = {"Location": job_routes.job_url(request, job)}
         if in_background:
@@ -132,3 +133,13 @@ def _add_execution(routes: APIRouter, service: Service, process: str, kind: type
         responses=answers | problem_responses(400, 404, 410, 413, 422, 429, 500, 503),
         response_class=JSONResponse,
     )
+
+
+def _patience(prefer: str, most: float) -> float:
+    """Seconds that a client is ready to wait (RFC 7240), and the service is.
+
+    >>> _patience("wait=5", 60.0), _patience("", 60.0), _patience("wait=900", 60.0)
+    (5.0, 60.0, 60.0)
+    """
+    found = re.search(r"\bwait=(\d{1,9})\b", prefer)
+    return min(most, float(found[1])) if found else most

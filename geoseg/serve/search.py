@@ -47,14 +47,14 @@ class ItemsQuery(BaseModel):
 
     bbox: Annotated[str | None, Field(max_length=200, pattern=BBOX)] = None
     datetime: _Interval | None = None
+    collections: _Word | None = None
     limit: _Limit = 10
     token: _Word | None = None
 
     def body(self) -> SearchBody:
         """The same, as it would be posted."""
         told = self.model_dump(exclude_none=True, include=set(ItemsQuery.model_fields))
-        if self.bbox is not None:
-            told["bbox"] = [float(word) for word in self.bbox.split(",")]
+        told |= {name: told[name].split(",") for name in ("bbox", "collections") if name in told}
         return SearchBody(**told)
 
 
@@ -62,7 +62,6 @@ class SearchQuery(ItemsQuery):
     """Which items of all collections."""
 
     ids: Annotated[str | None, Field(max_length=10_000)] = None
-    collections: _Word | None = None
     intersects: Annotated[str | None, Field(max_length=10_000)] = None
 
     def body(self) -> SearchBody:
@@ -72,17 +71,14 @@ class SearchQuery(ItemsQuery):
             Problem: `intersects` is no JSON object.
         """
         told = ItemsQuery.body(self).model_dump()
-        told |= {"ids": _words(self.ids), "collections": _words(self.collections)}
+        if self.ids is not None:
+            told["ids"] = self.ids.split(",")
         if self.intersects is not None:
             try:
                 told["intersects"] = json.loads(self.intersects)
             except ValueError:
                 raise Problem(400, "Bad Request", "intersects: a GeoJSON geometry") from None
         return SearchBody(**told)
-
-
-def _words(text: str | None) -> list[str] | None:
-    return None if text is None else text.split(",")
 
 
 class SearchBody(BaseModel):

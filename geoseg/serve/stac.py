@@ -33,7 +33,7 @@ LINKS = (
     ("data", "/collections", JSON, "Collections of finished runs"),
     ("child", "/collections/maps", JSON, "Maps"),
     ("child", "/collections/changes", JSON, "Changes"),
-    ("search", "/search", GEOJSON, "Search in all finished runs"),
+    *(("search", "/search", GEOJSON, "Search in all finished runs", method) for method in ("GET", "POST")),
 )
 
 
@@ -124,7 +124,7 @@ def _add_items(routes: APIRouter, service: Service) -> None:
         request: Request, kind: Annotated[str, Path(max_length=64)], query: Annotated[ItemsQuery, Query()]
     ) -> dict[str, Any]:
         known = _known(kind)
-        page = find_runs(service.runs.list(), query.body().model_copy(update={"collections": [known]}))
+        page = find_runs([run for run in service.runs.list() if collection_of(run) == known], query.body())
         base = base_url(request)
         return _answer(request, page, _by_url(request, page), _link("collection", f"{base}/collections/{known}", JSON))
 

@@ -40,7 +40,8 @@ _SCENES = 16
 """Scenes that stay open."""
 _RETRY_AFTER = {"Retry-After": "2"}
 
-_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Coordinate = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+"""Of whatever unit: beyond that lies no place on the Earth, and arithmetic may overflow."""
 
 
 class WindowRequest(Inputs):
@@ -49,7 +50,7 @@ class WindowRequest(Inputs):
     scene: Annotated[str, Field(min_length=1, max_length=200, description="Id of a scene that the service lists.")]
     model: Annotated[str, Field(description="The model that makes the map, by name.")]
     bbox: Annotated[
-        list[_Number],
+        list[_Coordinate],
         Field(
             min_length=4,
             max_length=4,

@@ -72,7 +72,8 @@ def _countable(schema: Any) -> list[str]:
 
 
 def _along_curve(layer: Layer, folder: Path) -> Iterator[Table]:
-    rows = Sorted(folder, "curve", budget=sorting.BUDGET * 5 // 4)  # those in memory stay there, with two numbers more each
+    # What is in memory stays there, with two numbers more for each feature.
+    rows = Sorted(folder, "curve", budget=sorting.BUDGET * 5 // 4)
     for table in layer.in_any_order():
         boxes = table["bbox"].combine_chunks()
         low_x, low_y, high_x, high_y = (np.asarray(boxes.field(side)) for side in SIDES)

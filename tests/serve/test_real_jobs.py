@@ -11,6 +11,9 @@ from starlette.testclient import TestClient
 
 from geoseg.cli import run
 from geoseg.serve.service import Service
+from geoseg.serve.settings import ServiceSettings
+from geoseg.testing.server import Fault, range_server
+from geoseg.testing.spectra import BANDS
 from tests.serve.conftest import Connect
 
 
@@ -50,7 +53,7 @@ def test_a_map_its_polygons_its_scores(client: TestClient, service: Service, cat
     assert 0 < len(polygons["features"]) < len(client.get(found["polygons_geojson"]["href"]).json()["features"])
 
     truth = client.get(found["polygons_geojson"]["href"]).json()
-    scores = asked(client, "evaluate", run=job_id, truth=truth, class_column="class_value", draws=0)["scores"]
+    scores = asked(client, "evaluate", run=job_id, truth=truth, class_column="class_id", draws=0)["scores"]
     assert scores["overall"]["accuracy"] > 0.99
 
 
@@ -62,3 +65,23 @@ def test_a_job_that_cannot_be_done_says_why_without_paths(connect: Connect, serv
     assert response.json()["title"] == "The job failed"
     assert "red" in response.json()["detail"]
     assert "/tmp" not in response.text
+
+
+def test_a_scene_of_an_allowed_host_is_read_and_no_other(
+    connect: Connect, settings: ServiceSettings, catalog: Path
+) -> None:
+    """The job's own process reads through the service's proxy, GDAL included."""
+    content = (catalog / "before" / "scene.tif").read_bytes()
+    with range_server({"/scene.tif": content}) as allowed, range_server({"/scene.tif": content}) as other:
+        listed = allowed.url.removeprefix("http://")
+        client = connect(settings.model_copy(update={"hosts": (listed,)}))
+        inputs = {"tile": 64, "vector": [], "bands": {name: n for n, name in enumerate(BANDS, 1)}}
+        found = asked(client, "segment", scene={"href": f"{allowed.url}/scene.tif"}, **inputs)
+        assert client.get(found["labels"]["href"]).status_code == 200
+        assert len(allowed.asked) > 1, "the header, then what GDAL reads"
+
+        allowed.fault = lambda _: Fault(status=302, headers={"Location": f"{other.url}/scene.tif"})
+        body = {"inputs": {"scene": {"href": f"{allowed.url}/scene.tif"}, **inputs}}
+        refused = client.post("/processes/segment/execution", json=body)
+        assert refused.status_code == 422
+        assert other.asked == []
