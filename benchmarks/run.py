@@ -20,7 +20,8 @@ __all__ = ["NAMES", "main", "table"]
 
 NAMES = (
     "engine", "scaling", "scheduling", "assembly", "simulation", "kills",
-    "change", "peers", "settings", "runtimes", "memory", "seams", "vectors", "vector_files", "service", "gpu",
+    "change", "peers", "settings", "runtimes", "memory", "seams", "vectors", "vector_files", "service",
+    "service_tiles", "service_windows", "gpu",
 )  # fmt: skip
 LIBRARIES = ("geoseg", "torch", "onnxruntime", "openvino", "rasterio", "dask", "torchgeo", "monai")
 

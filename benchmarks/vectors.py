@@ -35,7 +35,7 @@ from geoseg.tracing import trace_regions
 from geoseg.types import Labels
 from geoseg.window import Window
 
-__all__ = ["measure"]
+__all__ = ["CLASSES", "NODATA", "labels_of_a_map", "measure"]
 
 NODATA = 255
 PIECE = 2048
@@ -47,13 +47,13 @@ def measure(bench: Bench) -> list[Figure]:
     """Files by GDAL and by geoseg in turns; the same labels in memory, whole and in chunks; memory by size."""
     side, folder = bench.pick(8192, 512), bench.folder("vectors")
     figures = []
-    for name, labels in (("a map", _map(bench, side)), ("noise", _noise(side))):
+    for name, labels in (("a map", labels_of_a_map(bench, side)), ("noise", _noise(side))):
         path = _written(labels, folder / f"{name.replace(' ', '-')}-{side}.tif")
         figures += [*_over_gdal(bench, name, path), _over_whole(bench, name, labels)]
     return [*figures, _memory(bench)]
 
 
-def _map(bench: Bench, side: int) -> Labels:
+def labels_of_a_map(bench: Bench, side: int) -> Labels:
     """Five classes of equal area, repeated and mirrored; shifted, so that no chunk ends where a copy does."""
     with rasterio.open(large_scene(bench.folder("scenes"), PIECE)) as raster:
         red, nir = raster.read([3, 4]).astype(np.float32)
@@ -199,7 +199,7 @@ def _memory(bench: Bench) -> Figure:
 
 def _trace_in_this_process(place: Path, side: int) -> int:
     """Regions of a map that is repeated up to `side` x `side` pixels."""
-    labels = Repeated(_map(Bench(place=place), PIECE), side)
+    labels = Repeated(labels_of_a_map(Bench(place=place), PIECE), side)
     return sum(map(len, trace_regions(labels)))
 
 

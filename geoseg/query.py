@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import and_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,11 +156,15 @@ def bounds_near(footprint: Any, area: Any, crs: str) -> tuple[float, float, floa
     west, south, east, north = footprint.bounds
     size = max(east - west, north - south)
     near = shapely.segmentize(shapely.intersection(footprint.buffer(_NEAR * size), area), size / 50)
-    transform = pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True).transform
-    x, y = transform(*shapely.get_coordinates(near).T)
+    x, y = _from_lonlat(crs).transform(*shapely.get_coordinates(near).T)
     left, bottom, right, top = np.nanmin(x), np.nanmin(y), np.nanmax(x), np.nanmax(y)
     margin = _NEAR * max(right - left, top - bottom)
     return float(left - margin), float(bottom - margin), float(right + margin), float(top + margin)
+
+
+@lru_cache(maxsize=16)
+def _from_lonlat(crs: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
 
 
 def _dataset(files: Sequence[_File]) -> Any:

@@ -13,7 +13,7 @@ from geoseg.option_values import VectorFormat
 from geoseg.polygon_config import VectorizeConfig
 from geoseg.serve.runs import RUN_ID
 
-__all__ = ["INDEX_CHANGE", "Inputs", "Link", "inputs_of_processes"]
+__all__ = ["INDEX_CHANGE", "Inputs", "Link", "inputs_of_processes", "model_field"]
 
 INDEX_CHANGE = "index-change"
 """As `geoseg.change` calls it, which loads torch."""
@@ -96,7 +96,8 @@ def _options(kind: type[BaseModel], names: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _model_field(names: Sequence[str], kind: type[RunConfig]) -> Any:
+def model_field(names: Sequence[str], kind: type[RunConfig]) -> Any:
+    """The field of a request that names one of these models: what the command line takes by itself, if it is there."""
     default = kind.model_fields["model"].default
     chosen = default if default in names else names[0]
     return (Literal[tuple(names)], Field(chosen, description="The model that makes the map, by name."))
@@ -148,7 +149,7 @@ def inputs_of_processes(one_date: Sequence[str], two_dates: Sequence[str]) -> di
             "SegmentInputs",
             __base__=_Consistent,
             scene=(_Scene, Field(description=scene)),
-            model=_model_field(one_date, RunConfig),
+            model=model_field(one_date, RunConfig),
             **_options(RunConfig, _OPTIONS),
         )
     found["change"] = create_model(
@@ -156,7 +157,7 @@ def inputs_of_processes(one_date: Sequence[str], two_dates: Sequence[str]) -> di
         __base__=_Consistent,
         before=(_Scene, Field(description=f"{scene} The earlier date.")),
         after=(_Scene, Field(description=f"{scene} The later date.")),
-        model=_model_field([*two_dates, *one_date, INDEX_CHANGE], ChangeConfig),
+        model=model_field([*two_dates, *one_date, INDEX_CHANGE], ChangeConfig),
         align=(_Align, Field(None, description=_TOLD["align"])),
         **_options(ChangeConfig, _OPTIONS),
     )

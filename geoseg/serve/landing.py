@@ -1,7 +1,7 @@
 """The landing page, for programs, and what the service conforms to: put together of what each part says of itself.
 
-A part's module may have ``CONFORMS_TO``, URIs of conformance classes; ``LINKS``, each (rel, path, media type, title), with
-the method behind where it matters; and ``OPEN_PATHS``, those that need no token (what ends in ``/`` stands for all
+A part's module may have ``CONFORMS_TO``, URIs of conformance classes; ``LINKS``, each (rel, path, media type, title),
+with the method behind where it matters; and ``OPEN_PATHS``, those that need no token (what ends in ``/`` stands for all
 below it).
 """
 
@@ -40,7 +40,7 @@ def landing_document(request: Request) -> dict[str, Any]:
         "description": "Maps made of satellite scenes.",
         "conformsTo": conformance(parts),
         "links": [
-            link_to(request, path, rel, kind, title).model_dump() | {"method": word for word in method}
+            link_to(request, path, rel, kind, title).model_dump() | ({"method": method[0]} if method else {})
             for rel, path, kind, title, *method in links
         ],
     }

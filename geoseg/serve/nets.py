@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from geoseg.errors import ModelError
 from geoseg.protocols import Model
 from geoseg.serve.batching import Batcher, Turn
 from geoseg.settings import Settings
@@ -21,7 +22,7 @@ __all__ = ["ModelInTurn", "Net", "Nets", "net_of"]
 
 _MOST = 4
 """Models that are held."""
-_WINDOWS = (4, 16)
+_WINDOWS = (4, 32)
 """Windows of one model that are at work at once, at least and at most: each holds some rows of tiles."""
 _TILES = 512
 """Tiles that may be waited for, of all windows of one model."""
@@ -42,7 +43,7 @@ class Net:
 
     def close(self) -> None:
         """Ends its threads, when the windows that are at work are done."""
-        self.threads.shutdown()
+        self.threads.shutdown(cancel_futures=True)
         self.batcher.close()
 
 
@@ -74,7 +75,7 @@ def net_of(model: Model, settings: Settings) -> Net:
         return list(full.predict(list(tiles)))
 
     least, most = _WINDOWS
-    at_once = min(most, max(least, settings.lanes * settings.batch))
+    at_once = min(most, max(least, 2 * settings.lanes * settings.batch))  # one batch runs, the next is got ready
     return Net(
         model.spec,
         settings,
@@ -89,36 +90,46 @@ class Nets:
     def __init__(self, places: Mapping[str, str], device: str, most: int = _MOST) -> None:
         """Takes where the models are by name, and where nets run."""
         self._places, self._device, self._most = places, device, most
-        self._held: OrderedDict[str, Net] = OrderedDict()
+        self._held: OrderedDict[str, Future[Net]] = OrderedDict()
         self._lock = threading.Lock()
-        self._loading = {name: threading.Lock() for name in places}
 
-    def get(self, name: str) -> Net:
-        """The model of that name; the first to ask waits until it is timed and loaded.
-
-        Raises:
-            ModelError: The package is damaged, or does not run here.
-            MissingExtraError: Its backend is not installed.
-        """
-        with self._loading[name]:
-            with self._lock:
-                if name in self._held:
-                    self._held.move_to_end(name)
-                    return self._held[name]
-            made = self._load(name)
-            with self._lock:
-                self._held[name] = made
-                gone = [self._held.popitem(last=False)[1] for _ in range(len(self._held) - self._most)]
-        for net in gone:
-            _put_away(net)
-        return made
+    def get(self, name: str) -> Future[Net]:
+        """The model of that name, when it is loaded and timed; its error, a `GeosegError`, if it cannot be used."""
+        with self._lock:
+            if name not in self._held:
+                loading: Future[Net] = Future()
+                self._held[name] = loading
+                loading.set_running_or_notify_cancel()  # one who goes away leaves it to the others
+                # A thread that need not be waited for: timing a model may outlast the service.
+                threading.Thread(target=self._fulfil, args=(name, loading), name="geoseg-loading", daemon=True).start()
+            self._held.move_to_end(name)
+            return self._held[name]
 
     def close(self) -> None:
         """Puts all models away."""
         with self._lock:
-            nets = list(self._held.values())
+            loaded = [each for each in self._held.values() if each.done()]
             self._held.clear()
-        for net in nets:
+        for each in loaded:
+            _put_away(each.result())
+
+    def _fulfil(self, name: str, loading: Future[Net]) -> None:
+        try:
+            made = self._load(name)
+        except BaseException as error:  # noqa: BLE001 - whoever waits raises it, and the next tries again
+            with self._lock:
+                self._held.pop(name, None)
+            loading.set_exception(error)
+            return
+        with self._lock:
+            if self._held.get(name) is loading:
+                loading.set_result(made)
+            loaded = [each for each, future in self._held.items() if future.done()]
+            gone = [self._held.pop(each).result() for each in loaded[: max(0, len(loaded) - self._most)]]
+        if not loading.done():  # the service ended meanwhile
+            loading.set_exception(ModelError(f"model {name!r}: the service is about to end"))
+            gone = [made]
+        for net in gone:
             _put_away(net)
 
     def _load(self, name: str) -> Net:

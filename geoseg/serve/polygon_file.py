@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-__all__ = ["PolygonFile", "PolygonPage", "Wish", "open_polygons"]
+__all__ = ["PolygonFile", "PolygonPage", "Wish", "areal", "open_polygons"]
 
 Shapes = npt.NDArray[np.object_]
 """(n,) polygons and multipolygons."""
@@ -138,8 +138,11 @@ class PolygonFile:
                 return table, self._lonlat(table)
         return None
 
-    def near(self, area: Any, columns: Sequence[str], least_area: float, most: int) -> Iterator[pa.RecordBatch]:
+    def near(self, area: Any, columns: Sequence[str], least_area: float, most: int) -> Iterator[tuple[Any, Shapes]]:
         """Polygons whose boxes touch an area in longitude and latitude; of more than `most` the largest.
+
+        Batches of rows, with what lies near the area of their polygons, in longitude and latitude: of one that spans
+        the whole map only that part is placed. It may touch itself where it was cut.
 
         Args:
             area: Where.
@@ -149,7 +152,9 @@ class PolygonFile:
         """
         import pyarrow.compute as pc
 
-        expression = self._touches(area)
+        if not shapely.intersects(self.footprint, area):
+            return
+        expression, reach = self._touches(area), bounds_near(self.footprint, area, self.crs)
         if "area_m2" in self.schema.names:
             if least_area > 0:
                 expression &= pc.field("area_m2") >= least_area
@@ -158,21 +163,17 @@ class PolygonFile:
                 smallest = float(np.partition(areas.to_numpy(), -most)[-most])
                 expression &= pc.field("area_m2") >= smallest
         names = [name for name in columns if name in self.schema.names]
-        yield from self.fragment.scanner(
-            schema=self.schema, columns=[*names, "geometry"], filter=expression, batch_size=4096, batch_readahead=2,
-            fragment_readahead=1,
-        ).to_batches()  # fmt: skip
-
-    def lonlat(self, shapes: Shapes) -> Shapes:
-        """Polygons of the file's CRS in longitude and latitude, cut at the antimeridian.
-
-        Raises:
-            GridError: They lie where there is none.
-        """
-        return to_lonlat(shapes, self.crs)
+        batches = self.fragment.to_batches(
+            schema=self.schema, columns=[*names, "geometry"], filter=expression, batch_readahead=2, fragment_readahead=1
+        )
+        for batch in batches:
+            whole = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
+            shapes = areal(shapely.clip_by_rect(whole, *reach))
+            left = np.flatnonzero(~shapely.is_empty(shapes))
+            yield batch.select(names).take(left), to_lonlat(shapes[left], self.crs)
 
     def _lonlat(self, table: pa.Table) -> Shapes:
-        shapes = self.lonlat(shapely.from_wkb(table["geometry"].to_numpy()))
+        shapes = to_lonlat(shapely.from_wkb(table["geometry"].to_numpy()), self.crs)
         return np.where(shapely.is_empty(shapes), shapely.Polygon(), shapes)  # smaller than a centimetre
 
     def _groups(self, expression: pc.Expression | None, first: int) -> Iterator[tuple[int, pa.Table]]:
@@ -211,6 +212,15 @@ class PolygonFile:
             return pc.scalar(False)
         low, high = (when.replace(microsecond=when.microsecond // 1000 * 1000) for when in (first, last))
         return (pc.field(names[1]) >= low) & (pc.field(names[0]) <= high)
+
+
+def areal(shapes: Shapes) -> Shapes:
+    """Geometries without the points and lines that cutting may leave; empty polygons where nothing else was."""
+    kinds = shapely.get_type_id(shapes)
+    for index in np.flatnonzero(kinds == shapely.GeometryType.GEOMETRYCOLLECTION):
+        parts = shapely.get_parts(shapely.get_parts(shapes[index]))
+        shapes[index] = shapely.multipolygons(parts[shapely.get_dimensions(parts) == 2])
+    return np.where((shapely.get_dimensions(shapes) == 2) & ~shapely.is_empty(shapes), shapes, shapely.Polygon())
 
 
 def open_polygons(path: Path, outline: Mapping[str, Any]) -> PolygonFile:

@@ -69,7 +69,7 @@ ANY_PROBLEM: dict[int | str, dict[str, Any]] = {"4XX": {"description": "What is 
 _log = logging.getLogger("geoseg.serve")
 
 
-class Problem(GeosegError):  # noqa: N818 - as the standard calls it
+class Problem(Exception):  # noqa: N818 - as the standard calls it
     """An answer that says what is wrong: status, title and detail, and whatever else a client may want to know."""
 
     def __init__(self, status: int, title: str, detail: str = "", **more: Any) -> None:
@@ -116,7 +116,7 @@ def problem_of(error: BaseException) -> Problem:
 def add_problems(app: FastAPI) -> None:
     """Makes every error of an application a problem document."""
 
-    def of_geoseg(_: Request, error: Exception) -> JSONResponse:
+    def told(_: Request, error: Exception) -> JSONResponse:
         return problem_of(error).response()
 
     def of_http(request: Request, error: Exception) -> JSONResponse:
@@ -132,7 +132,8 @@ def add_problems(app: FastAPI) -> None:
         _log.error("unexpected %s", type(error).__name__, exc_info=error, extra={"event": "error", "facts": {}})
         return problem_of(error).response()
 
-    app.add_exception_handler(GeosegError, of_geoseg)
+    app.add_exception_handler(Problem, told)
+    app.add_exception_handler(GeosegError, told)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(Exception, unexpected)

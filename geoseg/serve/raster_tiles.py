@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from rio_tiler.models import ImageData
 
 from geoseg.errors import SourceError
 from geoseg.finished_map import find_map
+from geoseg.picture import metres_per_column
 from geoseg.serve.opened import Opened, fingerprint
-from geoseg.serve.vector_tiles import TilePlace
+from geoseg.serve.runs import FinishedRun
+from geoseg.serve.vector_tiles import DEEPEST, TilePlace
 from geoseg.source.open import Examined, environment, examine, open_raster, reason
 from geoseg.spec import ClassInfo
 
@@ -43,13 +46,19 @@ class TileRaster:
     """The file."""
     classes: tuple[ClassInfo, ...]
     """Of its values; none of one that shows shades."""
+    latitude: float
+    """Of its middle."""
     _idle: list[Any] = field(default_factory=list)
 
     @cached_property
     def zooms(self) -> tuple[int, int]:
-        """First zoom at which the raster is about a tile, and the one at which its pixels are about the tile's."""
+        """Zoom at which the raster is about a tile, and the one at which its pixels are about the tile's."""
         with self._reader() as reader:
-            return int(reader.minzoom), int(reader.maxzoom)
+            shape = reader.dataset.shape
+            metres = metres_per_column(reader.dataset.transform, reader.dataset.crs, shape)
+        world = TilePlace(z=0, x=0, y=0).metres(SIDE) * math.cos(math.radians(self.latitude))
+        last = min(max(round(math.log2(world / metres)), 0), DEEPEST) if metres > 0 else 0
+        return max(0, last - max(0, math.ceil(math.log2(max(shape) / SIDE)))), last
 
     def png(self, tile: TilePlace) -> bytes:
         """A picture of `SIDE` x `SIDE` pixels, transparent where there is no data; nothing where there is none at all.
@@ -101,20 +110,21 @@ class TileRaster:
             dataset.close()
 
 
-def open_tiles(folder: Path, layer: str) -> TileRaster:
+def open_tiles(run: FinishedRun, layer: str) -> TileRaster:
     """A raster of a finished run, kept open for the next tile.
 
     Raises:
         SourceError: It is gone, or cannot be read.
     """
-    path = folder / f"{layer}.tif"
+    path = run.folder / f"{layer}.tif"
     try:
         version = fingerprint(path)
     except OSError as error:
         raise SourceError(f"{path}: is gone ({error.strerror}); make the run anew") from error
-    return _OPENED.get((str(path), version), lambda: _examined(folder, path, layer))
+    return _OPENED.get((str(path), version), lambda: _examined(run, path, layer))
 
 
-def _examined(folder: Path, path: Path, layer: str) -> TileRaster:
-    classes = find_map(folder).classes if layer in CLASSES else ()
-    return TileRaster(examined=examine(path), classes=classes)
+def _examined(run: FinishedRun, path: Path, layer: str) -> TileRaster:
+    classes = find_map(run.folder).classes if layer in CLASSES else ()
+    _, south, _, north = run.item["bbox"]
+    return TileRaster(examined=examine(path), classes=classes, latitude=(south + north) / 2)

@@ -20,7 +20,7 @@ from geoseg.serve.raster_tiles import CLASSES, SHADES, SIDE, open_tiles
 from geoseg.serve.records import base_url
 from geoseg.serve.runs import FinishedRun
 from geoseg.serve.service import Service
-from geoseg.serve.vector_tiles import BUFFER, EXTENT, LayerEncoder, TilePlace
+from geoseg.serve.vector_tiles import BUFFER, DEEPEST, EXTENT, LayerEncoder, TilePlace
 from geoseg.source.open import limit_cache
 
 __all__ = ["ATTRIBUTES", "layers_of", "router", "vector_tile"]
@@ -40,8 +40,8 @@ _BLOCKS = 256 << 20  # bytes of decoded blocks that GDAL keeps
 _AT_WORK = threading.BoundedSemaphore(4)  # vector tiles that are made at once
 _FRESH = "private, max-age=300"
 
-_Zoom = Annotated[int, Path(ge=0, le=30)]
-_Number = Annotated[int, Path(ge=0, lt=1 << 30)]
+_Zoom = Annotated[int, Path(ge=0, le=DEEPEST)]
+_Number = Annotated[int, Path(ge=0, lt=1 << DEEPEST)]
 
 
 def layers_of(run: FinishedRun) -> list[str]:
@@ -89,7 +89,7 @@ def router(service: Service) -> APIRouter:
         run, tile = _run_with(service, run_id, layer), _existing(z, x, y)
         if layer == "polygons":
             raise Problem(404, "No such tile", "polygons come as vector tiles, .mvt")
-        raster = open_tiles(run.folder, layer)
+        raster = open_tiles(run, layer)
         return _answer(request, run, tile, (layer, raster.examined.fingerprint), lambda: raster.png(tile), "image/png")
 
     return routes
@@ -156,11 +156,10 @@ def vector_tile(file: PolygonFile, tile: TilePlace, *, exact: bool) -> bytes:
     """
     layer = LayerEncoder(name="polygons")
     least_area = 0.0 if exact else _least_area(tile)
-    for batch in file.near(tile.area(BUFFER / EXTENT), ("id", *ATTRIBUTES), least_area, MOST):
-        shapes = file.lonlat(shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False)))
+    for batch, shapes in file.near(tile.area(BUFFER / EXTENT), ("id", *ATTRIBUTES), least_area, MOST):
         placed = tile.place(shapes, 1 if exact else COARSE)
         left = np.flatnonzero(~shapely.is_empty(placed))
-        rows = batch.drop_columns(["geometry"]).take(left)
+        rows = batch.take(left)
         told = {name: rows[name].to_pylist() for name in rows.schema.names if name != "id"}
         layer.add(rows["id"].to_numpy(), told, placed[left])
     return layer.tile()
@@ -172,11 +171,11 @@ def _least_area(tile: TilePlace) -> float:
 
 def _deepest(run: FinishedRun) -> int:
     """The zoom at which all polygons are shown exactly: that of the map's own pixels."""
-    return open_tiles(run.folder, layers_of(run)[0]).zooms[1]
+    return open_tiles(run, layers_of(run)[0]).zooms[1]
 
 
 def _raster_json(request: Request, run: FinishedRun, layer: str) -> dict[str, Any]:
-    raster = open_tiles(run.folder, layer)
+    raster = open_tiles(run, layer)
     classes = [{"value": each.value, "name": each.name, "color": each.color} for each in raster.classes]
     about: Mapping[str, Any] = {"tileSize": SIDE, **({"classes": classes} if classes else {})}
     return _json(request, run, layer, "png", raster.zooms) | dict(about)
@@ -185,7 +184,7 @@ def _raster_json(request: Request, run: FinishedRun, layer: str) -> dict[str, An
 def _vector_json(request: Request, run: FinishedRun) -> dict[str, Any]:
     names = polygons_of(run).schema.names
     kinds = {name: "String" if name.endswith(("name", "_class")) else "Number" for name in ATTRIBUTES if name in names}
-    first, last = open_tiles(run.folder, layers_of(run)[0]).zooms
+    first, last = open_tiles(run, layers_of(run)[0]).zooms
     text = (
         f"Below zoom {last} polygons smaller than {SEEN:g} x {SEEN:g} pixels (of 512 along a tile) are left out, "
         f"corners lie on half pixels, and a tile holds the {MOST} largest."

@@ -12,10 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-__all__ = ["EXTENT", "LayerEncoder", "TilePlace"]
+from geoseg.serve.polygon_file import areal
+
+__all__ = ["BUFFER", "DEEPEST", "EXTENT", "LayerEncoder", "TilePlace"]
 
 EXTENT = 4096
 """Units along the side of a tile."""
+DEEPEST = 30
+"""Last zoom of the pyramid."""
 BUFFER = 64
 """Units beyond a tile's sides that its polygons reach, so that no outline is drawn along them."""
 
@@ -42,7 +46,7 @@ class TilePlace:
         >>> TilePlace(z=1, x=1, y=0).exists, TilePlace(z=1, x=2, y=0).exists, TilePlace(z=31, x=0, y=0).exists
         (True, False, False)
         """
-        return 0 <= self.z <= 30 and all(0 <= number < 1 << self.z for number in (self.x, self.y))
+        return 0 <= self.z <= DEEPEST and all(0 <= number < 1 << self.z for number in (self.x, self.y))
 
     def area(self, margin: float = 0.0) -> Any:
         """A box in longitude and latitude around the tile, wider on each side by `margin` tiles."""
@@ -60,8 +64,11 @@ class TilePlace:
 
         All corners of all polygons move to the same grid, so neighbours stay neighbours.
         """
-        inside = shapely.clip_by_rect(shapely.transform(lonlat, self._units), *self._reach)
-        return np.asarray(shapely.simplify(_areal(shapely.set_precision(_valid(inside), grid)), 0), dtype=object)
+        inside = areal(shapely.clip_by_rect(shapely.transform(lonlat, self._units), *self._reach))
+        placed = shapely.transform(inside, lambda at: np.rint(at / grid) * grid)
+        bent = ~shapely.is_valid(placed)  # few; what else snaps to a grid takes far longer
+        placed[bent] = areal(shapely.set_precision(shapely.make_valid(inside[bent]), grid))
+        return np.asarray(placed, dtype=object)
 
     @property
     def _reach(self) -> tuple[float, float, float, float]:
@@ -81,22 +88,6 @@ def _latitude(down: float) -> float:
     (85.0511, 0.0)
     """
     return float(np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * min(max(down, 0), 1))))))
-
-
-def _valid(shapes: Shapes) -> Shapes:
-    """Cutting may leave an outline that touches itself."""
-    bad = ~shapely.is_valid(shapes)
-    shapes[bad] = shapely.make_valid(shapes[bad])
-    return shapes
-
-
-def _areal(shapes: Shapes) -> Shapes:
-    """Without the points and lines that cutting may leave."""
-    mixed = shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION
-    for index in np.flatnonzero(mixed):
-        parts = shapely.get_parts(shapes[index])
-        shapes[index] = shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
-    return np.where(shapely.get_dimensions(shapes) == 2, shapes, shapely.Polygon())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -148,9 +139,8 @@ def _geometries(shapes: Shapes) -> Iterator[bytes]:
     rings, polygons = (np.asarray(each, np.int64) for each in offsets[:2])
     parts = np.asarray(offsets[2], np.int64) if len(offsets) == 3 else np.arange(len(shapes) + 1)
     first_ring = polygons[parts]  # (n + 1,) of each feature
-    lengths = np.diff(rings) - 1  # rings close by themselves
-    open_ = np.delete(np.rint(coords[:, :2]).astype(np.int64), rings[1:] - 1, axis=0)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
+    open_, starts = _corners(np.rint(coords[:, :2]).astype(np.int64), rings)
+    lengths = np.diff(starts)
     moves = np.diff(open_, axis=0, prepend=[[0, 0]])
     begin = starts[first_ring[:-1]]
     moves[begin] = open_[begin]  # each feature begins at 0, 0
@@ -163,6 +153,34 @@ def _geometries(shapes: Shapes) -> Iterator[bytes]:
     commands[ends[:-1]], commands[ends[1:] - 1] = _MOVE, _CLOSE
     commands[ends[:-1] + 3] = (lengths - 1) << 3 | _LINE
     return _packed(commands, ends[first_ring])
+
+
+def _corners(coords: Numbers, rings: Numbers) -> tuple[Numbers, Numbers]:
+    """(corner, xy) of rings that close by themselves, without what repeats or lies on a line; where each ring begins.
+
+    >>> ring = np.array([[0, 0], [0, 0], [1, 0], [3, 0], [3, 3], [0, 0]])
+    >>> _corners(ring, np.array([0, 6]))[0].tolist()
+    [[0, 0], [3, 0], [3, 3]]
+    """
+    points, starts = np.delete(coords, rings[1:] - 1, axis=0), rings - np.arange(len(rings))
+    ahead = _ahead(points, starts)
+    points, starts = _only(ahead.any(axis=1), points, starts)
+    ahead = _ahead(points, starts)
+    last = np.arange(len(points)) - 1
+    last[starts[:-1]] = starts[1:] - 1
+    before = ahead[last]
+    return _only(ahead[:, 0] * before[:, 1] != ahead[:, 1] * before[:, 0], points, starts)
+
+
+def _ahead(points: Numbers, starts: Numbers) -> Numbers:
+    """From each point to the next of its ring."""
+    following = np.arange(1, len(points) + 1)
+    following[starts[1:] - 1] = starts[:-1]
+    return points[following] - points
+
+
+def _only(kept: npt.NDArray[np.bool_], points: Numbers, starts: Numbers) -> tuple[Numbers, Numbers]:
+    return points[kept], np.concatenate([[0], np.cumsum(kept)])[starts]
 
 
 def _packed(values: Numbers, ends: Numbers) -> Iterator[bytes]:

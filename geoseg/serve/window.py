@@ -11,16 +11,16 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response
 from pydantic import Field, create_model
 
+from geoseg.config import RunConfig
 from geoseg.protocols import Source
 from geoseg.scene import Scene
-from geoseg.serve.inputs import Inputs
-from geoseg.serve.nets import Net, Nets
+from geoseg.serve.inputs import Inputs, model_field
+from geoseg.serve.nets import Nets
 from geoseg.serve.problems import Problem, problem_responses
 from geoseg.serve.service import Service
 from geoseg.window import GeoBox, Window, crop_geobox
@@ -29,13 +29,14 @@ __all__ = ["WindowRequest", "router"]
 
 _T = TypeVar("_T")
 
-_MEDIA_TYPES = ("image/tiff", "image/png", "application/geo+json")
+_GEOJSON = "application/geo+json"
+_MEDIA_TYPES = ("image/tiff", "image/png", _GEOJSON)
 """In the order of preference of a client that has none."""
 _TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 _INSIDE = 128
 """Requests that are waited for at once; each costs next to nothing until it is its turn."""
 _OPENING = 4
-"""Scenes that are opened at once, or models loaded."""
+"""Scenes that are opened at once."""
 _SCENES = 16
 """Scenes that stay open."""
 _RETRY_AFTER = {"Retry-After": "2"}
@@ -63,15 +64,6 @@ class WindowRequest(Inputs):
     ] = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """What a request means."""
-
-    net: Net
-    scene: Scene[Source]
-    window: Window
-
-
 class _Windows:
     """What answers: the models that are loaded, and the scenes that are open."""
 
@@ -96,18 +88,18 @@ class _Windows:
             GeosegError: The scene cannot be read, or the model does not run.
         """
         with self._counted():
-            found = await asyncio.wrap_future(self._opening.submit(self._find, asked))
+            scene, window = await asyncio.wrap_future(self._opening.submit(self._find, asked))
+            net = await asyncio.wrap_future(self._nets.get(asked.model))
             from geoseg.serve.window_map import FILES, chunk_of, map_window
 
-            chunk = chunk_of(found.scene, found.net.spec, found.window)
-            with found.net.batcher.turn(chunk.tiles) as turn:
+            chunk = chunk_of(scene, net.spec, window)
+            with net.batcher.turn(chunk.tiles) as turn:
 
                 def make() -> bytes:
-                    confidence = kind == "application/geo+json"
-                    return FILES[kind](map_window(found.scene, chunk, found.net, turn, confidence=confidence))
+                    return FILES[kind](map_window(scene, chunk, net, turn, confidence=kind == _GEOJSON))
 
-                content = await asyncio.wrap_future(found.net.threads.submit(make))
-        place = _place(crop_geobox(found.scene.geobox, found.window)) if kind.startswith("image/") else {}
+                content = await asyncio.wrap_future(net.threads.submit(make))
+        place = _place(crop_geobox(scene.geobox, window)) if kind != _GEOJSON else {}
         return Response(content, media_type=_TIFF if kind == "image/tiff" else kind, headers=place)
 
     @contextmanager
@@ -120,10 +112,9 @@ class _Windows:
         finally:
             self._inside -= 1
 
-    def _find(self, asked: WindowRequest) -> _Found:
-        """Model, scene and window of a request; the model is loaded last, for that takes longest."""
-        spec = self._service.models[asked.model]
-        scene = self._scene(asked.scene, spec.bands)
+    def _find(self, asked: WindowRequest) -> tuple[Scene[Source], Window]:
+        """Scene and window of a request."""
+        scene = self._scene(asked.scene, self._service.models[asked.model].bands)
         window = _window(asked, scene.geobox)
         side = self._service.settings.window_side
         if max(window.shape) > side:
@@ -137,7 +128,7 @@ class _Windows:
                 width=width,
                 limit=side,
             )
-        return _Found(self._nets.get(asked.model), scene, window)
+        return scene, window
 
     def _scene(self, scene_id: str, bands: tuple[str, ...]) -> Scene[Source]:
         """An open scene; one whose files have changed since is opened again."""
@@ -196,8 +187,7 @@ def router(service: Service) -> APIRouter:
 
 
 def _request_of(names: Sequence[str]) -> type[WindowRequest]:
-    model: Any = (Literal[tuple(names)], Field(names[0], description="The model that makes the map, by name."))
-    return create_model("Window", __base__=WindowRequest, model=model)
+    return create_model("Window", __base__=WindowRequest, model=model_field(names, RunConfig))
 
 
 def _chosen(accept: str) -> str:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoseg.assembly import cog_sink
+from geoseg.blend import axis_weights
 from geoseg.decide import Layers, layers_of
-from geoseg.grid import Chunk, ChunkGrid, TileGrid
+from geoseg.grid import Axis, Chunk, ChunkGrid, TileGrid
+from geoseg.memory import give_back
 from geoseg.options import SegmentOptions
 from geoseg.picture import color_classes, encode_png, north_up
 from geoseg.plan import tiling_for
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILES", "WindowMap", "chunk_of", "map_window"]
 
+_BLEND = SegmentOptions().blend
 _LANES = 16
 """Tiles of one window that are in the queue at once, at most."""
 
@@ -66,7 +69,28 @@ def chunk_of(scene: Scene[Source], spec: ModelSpec, window: Window) -> Chunk:
     tile, overlap = tiling_for(spec, None, None)
     extent = whole(scene.geobox)
     grid = TileGrid(height=extent.height, width=extent.width, tile=tile, overlap=overlap)
-    return ChunkGrid(grid=grid, crop=window, rows_per_chunk=len(grid), cols_per_chunk=len(grid))[0]
+    chunk = ChunkGrid(grid=grid, crop=window, rows_per_chunk=len(grid), cols_per_chunk=len(grid))[0]
+    rows = _weighty(grid.rows, window.row_off, window.row_stop)
+    cols = _weighty(grid.cols, window.col_off, window.col_stop)
+    return replace(chunk, tile_rows=rows, tile_cols=cols)
+
+
+def _weighty(axis: Axis, start: int, stop: int) -> tuple[int, int]:
+    """First and stop of the tiles that have a say in pixels [start, stop): at a tile's rim a taper may weigh nothing.
+
+    >>> axis = Axis(length=1000, tile=512, overlap=128)
+    >>> _weighty(axis, 450, 512), _weighty(axis, 470, 512)
+    ((0, 2), (1, 2))
+    """
+    touching = axis.covering(start, stop)
+
+    def has_say(index: int) -> bool:
+        first = index * axis.stride
+        weights = axis_weights(axis, index, _BLEND)[max(0, start - first) : stop - first]
+        return bool(weights.any())
+
+    said = [index for index in touching if has_say(index)]
+    return said[0], said[-1] + 1
 
 
 def map_window(
@@ -93,12 +117,13 @@ def map_window(
         for name, bands in decided.items():
             rasters[name][:, *part.within(window).slices] = bands
 
+    give_back()
     columns = chunk.tile_cols[1] - chunk.tile_cols[0]
     stream_chunk(
         chunk,
         source=scene.source,
         model=ModelInTurn(net.spec, turn),
-        blend=SegmentOptions().blend,
+        blend=_BLEND,
         layers=layers,
         settings=replace(net.settings, batch=1, lanes=min(2 * columns, _LANES)),  # lanes only wait for the queue
         write=write,

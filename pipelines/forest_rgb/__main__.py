@@ -19,7 +19,7 @@ RECIPE = Recipe(
     classes={"forest": 1, "non-forest": 2},
     size=512,
 )
-HELD_OUT = 5
+HELD_OUT = 9
 """Of the pictures to train with, every so many-th from west to east chooses epoch and temperature instead."""
 
 

@@ -21,7 +21,7 @@ from geoseg.serve.problems import Problem
 from geoseg.serve.runs import FinishedRun
 from geoseg.serve.search import Page, SearchBody, find_runs
 from geoseg.serve.settings import ServiceSettings
-from tests.runs import FIRST, ZONE_32, ZONE_33, make_run
+from tests.runs import FIRST, ZONE_33, make_run
 from tests.serve.conftest import Connect, Start
 
 pystac_client = pytest.importorskip("pystac_client", reason="needs the extra catalog")
@@ -170,8 +170,14 @@ def test_what_makes_no_sense_is_a_problem(api: Any, query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/collections/none", "/collections/none/items", "/collections/maps/items/none", "/collections/changes/items/first"]
-)  # fmt: skip
+    "path",
+    [
+        "/collections/none",
+        "/collections/none/items",
+        "/collections/maps/items/none",
+        "/collections/changes/items/first",
+    ],
+)
 def test_what_is_not_there_is_a_problem(api: Any, path: str) -> None:
     answer = api.get(path)
     assert (answer.status_code, answer.json()["status"]) == (404, 404)
@@ -251,18 +257,16 @@ def test_pages_together_are_what_was_meant_whatever_comes_and_goes(
 def test_a_bbox_is_an_area_or_a_problem(numbers: list[float]) -> None:
     try:
         area = parse_bbox(numbers)
-    except Problem as problem:
-        assert problem.document()["status"] == 400
-    else:
-        assert shapely.is_valid(area)
-        assert not area.is_empty
+    except Problem:
+        return
+    assert shapely.is_valid(area)
+    assert not area.is_empty
 
 
 @given(st.text(alphabet="0123456789-/.:TZ+", max_size=45))
 def test_an_interval_has_an_order_or_is_a_problem(text: str) -> None:
     try:
         found = parse_interval(text)
-    except Problem as problem:
-        assert problem.document()["status"] == 400
-    else:
-        assert found is None or found[0] <= found[1]
+    except Problem:
+        return
+    assert found is None or found[0] <= found[1]

@@ -30,6 +30,7 @@ from starlette.testclient import TestClient
 from torch import Tensor, nn
 
 import geoseg
+from geoseg.errors import ModelError
 from geoseg.models import load_model, read_spec, save_package
 from geoseg.polygons import polygonize
 from geoseg.serve.app import create_app
@@ -320,7 +321,7 @@ class PretendModel:
     def predict(self, batch: Tensor) -> Tensor:
         self.sizes.append(len(batch))
         self.begun.release()
-        assert self.go.wait(30)
+        assert self.go.wait(15)
         return torch.ones(len(batch), 2, *batch.shape[-2:])
 
 
@@ -429,16 +430,34 @@ def test_models_are_loaded_once_and_the_oldest_makes_room(whole: Whole, monkeypa
     monkeypatch.setattr(Nets, "_load", load)
     nets = Nets({name: str(whole.package) for name in "abc"}, "cpu", most=2)
     with ThreadPoolExecutor(8) as threads:
-        assert len(set(threads.map(nets.get, "a" * 8))) == 1
-    first = nets.get("a")
-    nets.get("b")
-    nets.get("a")
-    nets.get("c")
-    assert nets.get("a") is first
-    nets.get("b")
+        assert len({future.result(30) for future in threads.map(nets.get, "a" * 8)}) == 1
+    first = nets.get("a").result(30)
+    nets.get("b").result(30)
+    nets.get("a").result(30)
+    nets.get("c").result(30)
+    assert until(lambda: len(nets._held) == 2, 30)
+    assert nets.get("a").result(30) is first
+    nets.get("b").result(30)
     assert loaded == ["a", "b", "c", "b"]
     nets.close()
-    assert not [each for each in threading.enumerate() if each.name == "geoseg-device"]
+    assert until(lambda: not [each for each in threading.enumerate() if each.name == "geoseg-device"], 30)
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_again(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = Nets({"a": str(whole.package / "nowhere"), "b": str(whole.package)}, "cpu")
+    for _ in range(2):
+        assert isinstance(nets.get("a").exception(30), ModelError)
+    go = threading.Event()
+
+    def load(_nets: Nets, _name: str) -> Net:
+        assert go.wait(15)
+        return net_of(load_model(whole.package), Settings())
+
+    monkeypatch.setattr(Nets, "_load", load)
+    late = nets.get("b")
+    nets.close()
+    go.set()
+    assert isinstance(late.exception(30), ModelError)
 
 
 def test_a_batch_changes_no_score_beyond_float_noise(whole: Whole) -> None:
