@@ -327,7 +327,7 @@ def _equal_area(crs: pyproj.CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArr
 
 
 def radians_of(crs: pyproj.CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Longitude and latitude in radians, on the ellipsoid of `crs`; NaN where there is none. Degrees may pass a pole."""
+    """Longitude and latitude in radians, on the ellipsoid of `crs`; NaN where there is none. Degrees may pass poles."""
     if crs.is_geographic:
         unit = crs.axis_info[0].unit_conversion_factor
         return x * unit, y * unit

@@ -221,7 +221,8 @@ def rasterio_lonlat(points: Any) -> Any:
 def test_one_map_of_change_names_no_classes_it_came_from(pair: list[Date], tmp_path: Path) -> None:
     package = save_ndvi_loss(tmp_path / "package")
     result = detect(pair, tmp_path / "out", model=package, vector=("parquet", "gpkg", "fgb", "geojson"))
-    frames = [geopandas.read_file(path, layer="polygons") for path in result.polygons if not str(path).endswith(("parquet", "json"))]
+    files = [path for path in result.polygons if not str(path).endswith(("parquet", "json"))]
+    frames = [geopandas.read_file(path, layer="polygons") for path in files]
     frames.append(geopandas.read_parquet(tmp_path / "out" / "polygons.parquet"))
     for frame in frames:
         assert set(frame["class_name"]) == {"loss"}

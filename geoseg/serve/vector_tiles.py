@@ -66,8 +66,11 @@ class TilePlace:
         """
         inside = areal(shapely.clip_by_rect(shapely.transform(lonlat, self._units), *self._reach))
         placed = shapely.transform(inside, lambda at: np.rint(at / grid) * grid)
-        bent = ~shapely.is_valid(placed)  # few; what else snaps to a grid takes far longer
-        placed[bent] = areal(shapely.set_precision(shapely.make_valid(inside[bent]), grid))
+        bent = ~shapely.is_valid(placed)  # few; for the others rounding is enough, and far faster
+        again = inside[bent]
+        torn = ~shapely.is_valid(again)  # where it was cut
+        again[torn] = areal(shapely.make_valid(again[torn]))
+        placed[bent] = areal(shapely.set_precision(again, grid))
         return np.asarray(placed, dtype=object)
 
     @property

@@ -1,4 +1,4 @@
-"""The STAC API over finished runs: what it lists, finds and pages, as its standard, its schemas and its client see it."""
+"""The STAC API over finished runs: what it lists, finds and pages, as its standard, schemas and client see it."""
 
 from __future__ import annotations
 

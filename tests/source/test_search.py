@@ -20,7 +20,7 @@ CONFORMS = [
     "https://api.stacspec.org/v1.0.0/item-search#filter",
     "http://www.opengis.net/spec/cql2/1.0/conf/cql2-text",
 ]
-ITEMS = [
+ITEMS: list[dict[str, Any]] = [
     {
         "type": "Feature",
         "stac_version": "1.0.0",
