@@ -12,7 +12,7 @@ JOBS   ?= 2
 PYTEST := -m pytest --numprocesses $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo data-catalog test test-all test-lowest check format bench docs clean
+.PHONY: help install demo data-catalog test test-all test-lowest check format bench docs qgis-plugin clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ bench: $(VENV)/.installed-bench,openvino ## measure, and write the tables to ben
 docs: $(VENV)/.installed-docs ## the documentation as a website in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+qgis-plugin: | $(BIN)/python ## dist/geoseg_provider.zip, which QGIS installs
+	$(BIN)/python integrations/qgis/package.py dist
+
 clean: ## delete everything that make made
-	rm -rf $(VENV) .venv-lowest site demo bench .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-lowest site demo bench dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

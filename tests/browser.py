@@ -106,11 +106,14 @@ class Page:
             return np.asarray(picture.convert("RGB"))
 
 
-def browse(profile: Path, visit: Callable[[Page], Awaitable[None]]) -> None:
-    """Runs `visit` in a fresh browser that keeps its things in `profile`; skips where there is none."""
+def browse(profile: Path, visit: Callable[[Page], Awaitable[None]], *, graphics: str = "--disable-gpu") -> None:
+    """Runs `visit` in a fresh browser that keeps its things in `profile`; skips where there is none.
+
+    `graphics` are flags: by default there is no WebGL.
+    """
     if CHROMIUM is None:
         pytest.skip("no chromium: apt-get install chromium")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--hide-scrollbars", "--no-first-run", *graphics.split()]
     command += ["--window-size=1000,900", "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from geoseg.errors import ModelError
+from geoseg.memory import give_back
 from geoseg.protocols import Model
 from geoseg.serve.batching import Batcher, Turn
 from geoseg.settings import Settings
@@ -68,11 +69,13 @@ class ModelInTurn:
 def net_of(model: Model, settings: Settings) -> Net:
     """A model in front of which requests queue up."""
     from geoseg.lanes import FullBatches
+    from geoseg.models.torch_model import threads_of_this_thread
 
     full = FullBatches(model, settings.batch)
 
     def run(tiles: Sequence[Tensor]) -> Sequence[Tensor]:
-        return list(full.predict(list(tiles)))
+        with threads_of_this_thread(settings.threads):  # idle ones would spin beside the net
+            return list(full.predict(list(tiles)))
 
     least, most = _WINDOWS
     at_once = min(most, max(least, 2 * settings.lanes * settings.batch))  # one batch runs, the next is got ready
@@ -137,6 +140,7 @@ class Nets:
         from geoseg.plan import tiling_for
         from geoseg.tuning import choose_settings
 
+        give_back()  # once: to trim the heap for every window took half as long again as the window (measured)
         place = self._places[name]
         tile, _ = tiling_for(read_spec(place), None, None)
         settings = choose_settings(place, device=self._device, tile=tile)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 from operator import and_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ import shapely
 from geoseg.earth import to_lonlat
 from geoseg.errors import SourceError
 from geoseg.query import bounds_near
+from geoseg.serve.opened import Opened
 from geoseg.serve.problems import Problem
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ __all__ = ["PolygonFile", "PolygonPage", "Wish", "areal", "open_polygons"]
 Shapes = npt.NDArray[np.object_]
 """(n,) polygons and multipolygons."""
 
+_LARGE = 16 << 20  # bytes of a row group that holds very large polygons, which every tile would read as a whole
+_PARTS = 32  # areas of which their parts are kept
 _AT_ONCE = 256
 """Polygons that are placed on the Earth at once."""
 _MOST_VERTICES = 1_000_000
@@ -80,6 +83,7 @@ class PolygonFile:
     """Its columns (a pyarrow.Schema)."""
     count: int
     """Number of its polygons."""
+    _kept: Opened[tuple[Any, Shapes]] = field(default_factory=lambda: Opened(most=_PARTS))
 
     @property
     def stored_crs(self) -> str:
@@ -138,42 +142,61 @@ class PolygonFile:
                 return table, self._lonlat(table)
         return None
 
-    def near(self, area: Any, columns: Sequence[str], least_area: float, most: int) -> Iterator[tuple[Any, Shapes]]:
+    def near(
+        self, area: Any, columns: Sequence[str], least_area: float, most: int, around: Any
+    ) -> Iterator[tuple[pa.RecordBatch | pa.Table, Shapes]]:
         """Polygons whose boxes touch an area in longitude and latitude; of more than `most` the largest.
 
-        Batches of rows, with what lies near the area of their polygons, in longitude and latitude: of one that spans
-        the whole map only that part is placed. It may touch itself where it was cut.
+        Rows, with what lies near the area of their polygons, in longitude and latitude. It may touch itself where it
+        was cut.
 
         Args:
             area: Where.
             columns: Names of those to give; those that the file lacks are left out.
             least_area: Of a polygon, in square metres.
             most: Number of polygons, as far as areas differ.
+            around: Holds the area, and others that will be asked for; what lies in it of very large polygons is kept.
         """
-        import pyarrow.compute as pc
-
         if not shapely.intersects(self.footprint, area):
             return
         expression, reach = self._touches(area), bounds_near(self.footprint, area, self.crs)
-        if "area_m2" in self.schema.names:
-            if least_area > 0:
-                expression &= pc.field("area_m2") >= least_area
-            areas = self.fragment.to_table(schema=self.schema, columns=["area_m2"], filter=expression)["area_m2"]
-            if len(areas) > most:
-                smallest = float(np.partition(areas.to_numpy(), -most)[-most])
-                expression &= pc.field("area_m2") >= smallest
         names = [name for name in columns if name in self.schema.names]
-        batches = self.fragment.to_batches(
-            schema=self.schema, columns=[*names, "geometry"], filter=expression, batch_readahead=2, fragment_readahead=1
-        )
-        for batch in batches:
-            whole = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
-            shapes = areal(shapely.clip_by_rect(whole, *reach))
-            left = np.flatnonzero(~shapely.is_empty(shapes))
-            yield batch.select(names).take(left), to_lonlat(shapes[left], self.crs)
+        if "area_m2" in self.schema.names:
+            expression &= self._large_enough(expression, least_area, most)
+        groups = [part.row_groups[0] for part in self.fragment.split_by_row_group(expression, schema=self.schema)]
+        large = [group.id for group in groups if group.total_byte_size > _LARGE]
+        others = [group.id for group in groups if group.id not in large]
+        for group in large:
+            rows, shapes = self._kept.get((group, around.bounds), partial(self._cut, group, around))
+            yield self._reached(rows.select(names), shapes, reach)
+        if others:
+            for batch in self.fragment.subset(row_group_ids=others).to_batches(
+                schema=self.schema, columns=[*names, "geometry"], filter=expression, batch_readahead=2
+            ):
+                yield self._reached(batch.select(names), _shapes(batch), reach)
+
+    def _large_enough(self, expression: pc.Expression, least_area: float, most: int) -> pc.Expression:
+        import pyarrow.compute as pc
+
+        expression &= pc.field("area_m2") >= least_area
+        areas = self.fragment.to_table(schema=self.schema, columns=["area_m2"], filter=expression)["area_m2"]
+        crowded = len(areas) > most
+        return pc.field("area_m2") >= (float(np.partition(areas.to_numpy(), -most)[-most]) if crowded else least_area)
+
+    def _cut(self, group: int, around: Any) -> tuple[pa.Table, Shapes]:
+        """The rows of a group of very large polygons, with what of them lies in an area."""
+        table = self.fragment.subset(row_group_ids=[group]).to_table(schema=self.schema)
+        reach = bounds_near(self.footprint, around, self.crs)
+        return table.drop_columns(["geometry"]), areal(shapely.clip_by_rect(_shapes(table), *reach))
+
+    def _reached(self, rows: Any, shapes: Shapes, reach: tuple[float, ...]) -> tuple[Any, Shapes]:
+        """The rows that reach into a box of the file's CRS, with what lies in it, in longitude and latitude."""
+        inside = areal(shapely.clip_by_rect(shapes, *reach))
+        left = np.flatnonzero(~shapely.is_empty(inside))
+        return rows.take(left), to_lonlat(inside[left], self.crs)
 
     def _lonlat(self, table: pa.Table) -> Shapes:
-        shapes = to_lonlat(shapely.from_wkb(table["geometry"].to_numpy()), self.crs)
+        shapes = to_lonlat(_shapes(table), self.crs)
         return np.where(shapely.is_empty(shapes), shapely.Polygon(), shapes)  # smaller than a centimetre
 
     def _groups(self, expression: pc.Expression | None, first: int) -> Iterator[tuple[int, pa.Table]]:
@@ -212,6 +235,10 @@ class PolygonFile:
             return pc.scalar(False)
         low, high = (when.replace(microsecond=when.microsecond // 1000 * 1000) for when in (first, last))
         return (pc.field(names[1]) >= low) & (pc.field(names[0]) <= high)
+
+
+def _shapes(rows: Any) -> Shapes:
+    return np.asarray(shapely.from_wkb(np.asarray(rows["geometry"])), dtype=object)
 
 
 def areal(shapes: Shapes) -> Shapes:

@@ -53,9 +53,9 @@ class TileRaster:
     @cached_property
     def zooms(self) -> tuple[int, int]:
         """Zoom at which the raster is about a tile, and the one at which its pixels are about the tile's."""
-        with self._reader() as reader:
-            shape = reader.dataset.shape
-            metres = metres_per_column(reader.dataset.transform, reader.dataset.crs, shape)
+        with self._dataset() as dataset:
+            shape = dataset.shape
+            metres = metres_per_column(dataset.transform, dataset.crs, shape)
         world = TilePlace(z=0, x=0, y=0).metres(SIDE) * math.cos(math.radians(self.latitude))
         last = min(max(round(math.log2(world / metres)), 0), DEEPEST) if metres > 0 else 0
         return max(0, last - max(0, math.ceil(math.log2(max(shape) / SIDE)))), last
@@ -68,7 +68,8 @@ class TileRaster:
         Raises:
             SourceError: The raster cannot be read.
         """
-        with self._reader() as reader:
+        with self._dataset() as dataset:
+            reader = Reader(None, dataset=dataset)
             bounds = reader.tms.xy_bounds(Tile(x=tile.x, y=tile.y, z=tile.z))
             mercator = reader.tms.rasterio_crs
             try:
@@ -92,15 +93,15 @@ class TileRaster:
         return {value: (red, green, blue, 255) for value, (red, green, blue) in colors.items()}
 
     @contextmanager
-    def _reader(self) -> Iterator[Reader]:
-        """A reader on a handle that no other thread uses meanwhile."""
+    def _dataset(self) -> Iterator[Any]:
+        """A handle that no other thread uses meanwhile."""
         try:
             dataset = self._idle.pop()
         except IndexError:
             dataset = open_raster(self.examined)
         with environment(self.examined):
             try:
-                yield Reader(None, dataset=dataset)
+                yield dataset
             except BaseException:
                 dataset.close()
                 raise

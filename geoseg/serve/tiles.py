@@ -35,6 +35,11 @@ SEEN = 2.0
 COARSE = 4
 """Grid of the corners at lower zooms, in units: half a pixel of 512."""
 
+SHARED = 2
+"""Zooms from a tile up to the one whose parts of very large polygons are kept for its neighbours."""
+FARTHEST = 2
+"""Zooms from the map's own pixels up to the first one with vector tiles."""
+
 _ANSWERS = Answers(64 << 20)
 _BLOCKS = 256 << 20  # bytes of decoded blocks that GDAL keeps
 _AT_WORK = threading.BoundedSemaphore(4)  # vector tiles that are made at once
@@ -70,10 +75,15 @@ def router(service: Service) -> APIRouter:
     def polygons(request: Request, run_id: RunId, z: _Zoom, x: _Number, y: _Number) -> Response:
         run, tile = _run_with(service, run_id, "polygons"), _existing(z, x, y)
         version = fingerprint(run.folder / POLYGONS)
+        first, last = _vector_zooms(run)
+        if z < first:
+            raise Problem(
+                404, "No such tile", f"vector tiles begin at zoom {first}; farther out pictures show the same"
+            )
 
         def make() -> bytes:
             with _AT_WORK:
-                return vector_tile(polygons_of(run), tile, exact=z >= _deepest(run))
+                return vector_tile(polygons_of(run), tile, exact=z >= last)
 
         return _answer(request, run, tile, ("polygons", version), make, MVT)
 
@@ -156,7 +166,8 @@ def vector_tile(file: PolygonFile, tile: TilePlace, *, exact: bool) -> bytes:
     """
     layer = LayerEncoder(name="polygons")
     least_area = 0.0 if exact else _least_area(tile)
-    for batch, shapes in file.near(tile.area(BUFFER / EXTENT), ("id", *ATTRIBUTES), least_area, MOST):
+    area, around = tile.area(BUFFER / EXTENT), tile.above(SHARED).area(BUFFER / EXTENT)
+    for batch, shapes in file.near(area, ("id", *ATTRIBUTES), least_area, MOST, around):
         placed = tile.place(shapes, 1 if exact else COARSE)
         left = np.flatnonzero(~shapely.is_empty(placed))
         rows = batch.take(left)
@@ -169,9 +180,10 @@ def _least_area(tile: TilePlace) -> float:
     return (SEEN * tile.metres()) ** 2
 
 
-def _deepest(run: FinishedRun) -> int:
-    """The zoom at which all polygons are shown exactly: that of the map's own pixels."""
-    return open_tiles(run, layers_of(run)[0]).zooms[1]
+def _vector_zooms(run: FinishedRun) -> tuple[int, int]:
+    """The first zoom with vector tiles, and that of the map's own pixels, at which all polygons are shown exactly."""
+    first, last = open_tiles(run, layers_of(run)[0]).zooms
+    return max(first, last - FARTHEST), last
 
 
 def _raster_json(request: Request, run: FinishedRun, layer: str) -> dict[str, Any]:
@@ -184,7 +196,7 @@ def _raster_json(request: Request, run: FinishedRun, layer: str) -> dict[str, An
 def _vector_json(request: Request, run: FinishedRun) -> dict[str, Any]:
     names = polygons_of(run).schema.names
     kinds = {name: "String" if name.endswith(("name", "_class")) else "Number" for name in ATTRIBUTES if name in names}
-    first, last = open_tiles(run, layers_of(run)[0]).zooms
+    first, last = _vector_zooms(run)
     text = (
         f"Below zoom {last} polygons smaller than {SEEN:g} x {SEEN:g} pixels (of 512 along a tile) are left out, "
         f"corners lie on half pixels, and a tile holds the {MOST} largest."

@@ -54,6 +54,15 @@ class TilePlace:
         north, south = (_latitude(row / 2**self.z) for row in (self.y - margin, self.y + 1 + margin))
         return shapely.box(max(west, -180), south, min(east, 180), north)
 
+    def above(self, zooms: int) -> TilePlace:
+        """The tile that holds this one, some zooms before.
+
+        >>> TilePlace(z=5, x=9, y=31).above(3)
+        TilePlace(z=2, x=1, y=3)
+        """
+        up = min(zooms, self.z)
+        return TilePlace(z=self.z - up, x=self.x >> up, y=self.y >> up)
+
     def metres(self, pixels: int = 512) -> float:
         """Ground distance between neighbours of `pixels` along the tile's side, in its middle."""
         middle = np.radians(_latitude((self.y + 0.5) / 2**self.z))
@@ -166,8 +175,7 @@ def _corners(coords: Numbers, rings: Numbers) -> tuple[Numbers, Numbers]:
     [[0, 0], [3, 0], [3, 3]]
     """
     points, starts = np.delete(coords, rings[1:] - 1, axis=0), rings - np.arange(len(rings))
-    ahead = _ahead(points, starts)
-    points, starts = _only(ahead.any(axis=1), points, starts)
+    points, starts = _only((_ahead(points, starts) != 0).any(axis=1), points, starts)
     ahead = _ahead(points, starts)
     last = np.arange(len(points)) - 1
     last[starts[:-1]] = starts[1:] - 1
@@ -182,7 +190,7 @@ def _ahead(points: Numbers, starts: Numbers) -> Numbers:
     return points[following] - points
 
 
-def _only(kept: npt.NDArray[np.bool_], points: Numbers, starts: Numbers) -> tuple[Numbers, Numbers]:
+def _only(kept: Any, points: Numbers, starts: Numbers) -> tuple[Numbers, Numbers]:
     return points[kept], np.concatenate([[0], np.cumsum(kept)])[starts]
 
 

@@ -18,7 +18,6 @@ from geoseg.assembly import cog_sink
 from geoseg.blend import axis_weights
 from geoseg.decide import Layers, layers_of
 from geoseg.grid import Axis, Chunk, ChunkGrid, TileGrid
-from geoseg.memory import give_back
 from geoseg.options import SegmentOptions
 from geoseg.picture import color_classes, encode_png, north_up
 from geoseg.plan import tiling_for
@@ -117,7 +116,6 @@ def map_window(
         for name, bands in decided.items():
             rasters[name][:, *part.within(window).slices] = bands
 
-    give_back()
     columns = chunk.tile_cols[1] - chunk.tile_cols[0]
     stream_chunk(
         chunk,

@@ -19,8 +19,8 @@ RECIPE = Recipe(
     classes={"forest": 1, "non-forest": 2},
     size=512,
 )
-HELD_OUT = 9
-"""Of the pictures to train with, every so many-th from west to east chooses epoch and temperature instead."""
+HELD_OUT = (-58.2, -57.0)
+"""Degrees of longitude between which the data's own training chips choose epoch and temperature instead."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,19 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read_pictures(folder: Path) -> list[Labelled]:
-    """The pictures that ``chips.csv`` lists: the data's own validation is tested with, and some of the others judge."""
+    """The pictures that ``chips.csv`` lists: the data's own validation is tested with, the others by longitude."""
     with (folder / "chips.csv").open(encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table))
-    eastward = sorted((float(row["lon"]), row["id"]) for row in rows if row["split"] == "train")
-    held_out = {name for _, name in eastward[HELD_OUT // 2 :: HELD_OUT]}
     return [
         Labelled(
             scene=folder / row["split"] / "image" / f"{row['id']}.tif",
             labels=folder / row["split"] / "mask" / f"{row['id']}.tif",
-            split="test" if row["split"] == "val" else "val" if row["id"] in held_out else "train",
+            split=_use(row["split"], float(row["lon"])),
         )
         for row in rows
     ]
+
+
+def _use(split: str, longitude: float) -> str:
+    if split == "val":
+        return "test"
+    return "val" if HELD_OUT[0] < longitude < HELD_OUT[1] else "train"
 
 
 if __name__ == "__main__":

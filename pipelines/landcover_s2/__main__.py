@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the recipe; one that was stopped goes on from its last epoch."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="where scenes, chips, training and package go")
-    parser.add_argument("--scenes", type=int, default=600, help="how many are made (default 600)")
+    parser.add_argument("--scenes", type=int, default=400, help="how many are made (default 400)")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes (default 0)")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="see train.md")
     asked = parser.parse_args(arguments)

@@ -34,6 +34,8 @@ class Conditions:
     """Reflectance (end, kind, band) of the two ends of each kind's spectrum."""
     sun: float
     """Factor on all that the ground reflects."""
+    relief: float
+    """Exponent on the landscape's own light: how much relief and the texture of trees and roofs show."""
     passed: Floats
     """Part of the ground's light that reaches the sensor (band)."""
     added: Floats
@@ -56,7 +58,8 @@ class Conditions:
         passed = gain * (1 - 0.28 * depth * (_MICROMETRES / 0.49) ** -1.3)
         return cls(
             spectra=_spectra(random),
-            sun=float(np.exp(random.normal(0, 0.13))),
+            sun=float(np.exp(random.normal(0, 0.18))),
+            relief=float(random.uniform(0.1, 1.2)),
             passed=passed.astype(np.float32),
             added=(added + random.normal(0, 0.002, len(BANDS))).astype(np.float32),
             cloud=(CLOUD_SPECTRUM * random.uniform(0.5, 1.5) * _bent(random, 0.08)).astype(np.float32),
@@ -81,7 +84,7 @@ def _bent(random: np.random.Generator, spread: float, *shape: int) -> npt.NDArra
 def _spectra(random: np.random.Generator) -> Floats:
     """Spectra of a place and a season (end, kind, band)."""
     ends = np.stack([FIRST_END, FIRST_END + SPAN]).astype(np.float64)
-    ends *= _bent(random, 0.10, 1, len(Kind)) * _bent(random, 0.05, 2, len(Kind))
+    ends *= _bent(random, 0.15, 1, len(Kind)) * _bent(random, 0.08, 2, len(Kind))
     water = [Kind.LAKE, Kind.RIVER]
     ends[:, water] *= _bent(random, 0.35, 1, 2)
     ends[:, water] += random.exponential(0.008)  # glint, and air above dark water

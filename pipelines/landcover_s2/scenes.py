@@ -120,7 +120,7 @@ def _reflected(ground: Ground, conditions: Conditions) -> Floats:
     blend = np.clip(ground.blend, np.float32(0), np.float32(1))
     first, last = conditions.spectra
     reflected: Floats = first.T[:, ground.kind] + (last - first).T[:, ground.kind] * blend
-    return reflected * (ground.light * np.float32(conditions.sun))
+    return reflected * (ground.light ** np.float32(conditions.relief) * np.float32(conditions.sun))
 
 
 def _clouds(site: Site, random: np.random.Generator) -> tuple[Floats, Floats]:

@@ -234,7 +234,7 @@ def test_pages_together_are_what_was_meant_whatever_comes_and_goes(
     days = sorted(data.draw(st.lists(st.integers(0, 10), min_size=2, max_size=2)))
     low, high = sorted(data.draw(st.lists(st.integers(-90, 90), min_size=2, max_size=2)))
     west, east = (data.draw(st.integers(-180, 180)) for _ in range(2))
-    query = {
+    query: dict[str, Any] = {
         "bbox": [west, low, east, high],
         "datetime": "/".join((BEGIN + timedelta(days=day)).isoformat() for day in days),
         "limit": data.draw(st.integers(1, 4)),

@@ -174,7 +174,8 @@ def test_a_tile_is_fetched_once(api: Any, made: dict[str, Made]) -> None:
     ("path", "status"),
     [
         ("labels/3/7/7.png", 204),
-        ("polygons/3/7/7.mvt", 204),
+        ("polygons/12/0/0.mvt", 204),
+        ("polygons/3/4/2.mvt", 404),
         ("labels/3/8/0.png", 404),
         ("polygons/0/0/1.mvt", 404),
         ("change/3/0/0.png", 404),
@@ -304,7 +305,7 @@ def test_what_is_encoded_is_what_gdal_decodes(
     parts = data.draw(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=count, max_size=count))
     layer = LayerEncoder(name="polygons")
     for half in (slice(0, count // 2), slice(count // 2, count)):
-        told = {"word": words[half], "whole": whole[half], "part": parts[half]}
+        told: dict[str, list[Any]] = {"word": words[half], "whole": whole[half], "part": parts[half]}
         layer.add(ids[half], told, np.array(shapes, dtype=object)[half])
     place = TilePlace(z=0, x=0, y=0)
     read = decoded(layer.tile(), place, tmp_path_factory.mktemp("tile"))

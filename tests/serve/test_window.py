@@ -422,6 +422,7 @@ def test_a_net_that_fails_is_a_problem_of_those_who_asked_for_it(
 
 def test_models_are_loaded_once_and_the_oldest_makes_room(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
+    before = set(threading.enumerate())
 
     def load(_nets: Nets, name: str) -> Net:
         loaded.append(name)
@@ -440,7 +441,7 @@ def test_models_are_loaded_once_and_the_oldest_makes_room(whole: Whole, monkeypa
     nets.get("b").result(30)
     assert loaded == ["a", "b", "c", "b"]
     nets.close()
-    assert until(lambda: not [each for each in threading.enumerate() if each.name == "geoseg-device"], 30)
+    assert until(lambda: not [each for each in {*threading.enumerate()} - before if each.name == "geoseg-device"], 30)
 
 
 def test_a_model_that_cannot_be_loaded_is_tried_again(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
