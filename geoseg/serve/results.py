@@ -34,7 +34,7 @@ def results_response(request: Request, service: Service, job: Job) -> Response:
         explained = job.noted("ended").get("code") in {1, 2, 3}  # else its process was killed, or never began
         raise Problem(422 if explained else 500, "The job failed", status.message)
     if job.process == "evaluate":
-        scores = json.loads((job.folder / job.result).read_bytes())
+        scores = public(json.loads((job.folder / job.result).read_bytes()))
         return JSONResponse(scores if job.response == "raw" else {"scores": scores})
     links = _links(request, service, job)
     if job.response == "document":

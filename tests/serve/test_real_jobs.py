@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_a_map_its_polygons_its_scores(client: TestClient, service: Service, cat
     truth = client.get(found["polygons_geojson"]["href"]).json()
     scores = asked(client, "evaluate", run=job_id, truth=truth, class_column="class_id", draws=0)["scores"]
     assert scores["overall"]["accuracy"] > 0.99
+    assert str(service.settings.root) not in json.dumps(scores)
 
 
 def test_a_job_that_cannot_be_done_says_why_without_paths(connect: Connect, service: Service) -> None:
