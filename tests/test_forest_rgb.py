@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geoseg.models import load_model, package_path, read_spec, validate_package
+from geoseg.models import validate_package
 from geoseg.scene import Band, BandSet
 from geoseg.sink.chip import write_chip, write_chip_labels
 from geoseg.source import open_scene
@@ -83,37 +83,3 @@ def test_one_command_makes_a_package_that_is_as_sure_as_it_is_right(tmp_path: Pa
     again = calibrate(package, [scene], [LabelFile(path=str(data / "val" / "mask" / "apart.tif"))])
     assert again.was == card["geoseg:temperature"]
     assert again.error[0] == pytest.approx(told["calibration_error"]["after"], abs=1e-3)
-
-
-def test_what_ships_is_small_and_says_where_it_comes_from() -> None:
-    path = package_path("forest-rgb")
-    assert validate_package(path) == []
-    assert sum(file.stat().st_size for file in path.iterdir()) <= 8_000_000
-    spec = read_spec(path)
-    assert spec.bands == ("red", "green", "blue")
-    assert [info.name for info in spec.classes] == ["forest", "non-forest"]
-    card = json.loads((path / "model.json").read_text("utf-8"))["properties"]
-    told = card["geoseg:provenance"]
-    assert {"data", "citation", "attribution", "licence", "split", "recipe", "limits"} <= set(told)
-    assert (card["license"], told["chips"]["chips"]) == ("other", {"train": 22, "val": 5, "test": 7})
-    test = told["metrics"]["test"]
-    assert test["calibration_error"]["after"] < test["calibration_error"]["before"]
-
-
-def test_what_ships_is_as_good_as_its_card_says(shared: Path) -> None:
-    """On the two validation chips with the most of both classes, and on all seven within what these two can move."""
-    from geoseg.confusion import count_confusion, iou
-    from geoseg.train.label_files import open_labels
-    from geoseg.train.labels import LabelOptions
-    from geoseg.train.temperature import labelled_scores
-
-    model, matrix = load_model("forest-rgb"), np.zeros((2, 2), np.int64)
-    for each in read_pictures(shared / "data" / "amazon_s2_forest_rgb"):
-        if each.split == "test":
-            scene = open_scene(str(each.scene), bands=model.spec.bands)
-            opened = open_labels([LabelFile(path=str(each.labels))], LabelOptions())
-            for scores, truth in labelled_scores(model, scene, opened.on(scene.geobox)):
-                matrix += count_confusion(truth.numpy(), scores.argmax(1).numpy(), 2)
-    card = json.loads((package_path("forest-rgb") / "model.json").read_text("utf-8"))["properties"]
-    said = card["geoseg:provenance"]["metrics"]["test"]["iou"]
-    assert dict(zip(said, iou(matrix), strict=True)) == pytest.approx(said, abs=0.005)
