@@ -9,6 +9,7 @@ of each item.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,10 +153,16 @@ def _crs(schema: pa.Schema, place: Place) -> str:
 
 
 def bounds_near(footprint: Any, area: Any, crs: str) -> tuple[float, float, float, float]:
-    """Bounds in `crs` of what of `area` lies on a footprint, both in longitude and latitude, and somewhat more."""
+    """Bounds in `crs` of what of `area` lies on a footprint, both in longitude and latitude, and somewhat more.
+
+    An area may be a point or a line; of what lies elsewhere the bounds hold nothing.
+    """
     west, south, east, north = footprint.bounds
     size = max(east - west, north - south)
-    near = shapely.segmentize(shapely.intersection(footprint.buffer(_NEAR * size), area), size / 50)
+    there = shapely.intersection(footprint.buffer(_NEAR * size), shapely.make_valid(area))
+    if there.is_empty:
+        return math.inf, math.inf, -math.inf, -math.inf
+    near = shapely.segmentize(there, size / 50)
     x, y = _from_lonlat(crs).transform(*shapely.get_coordinates(near).T)
     left, bottom, right, top = np.nanmin(x), np.nanmin(y), np.nanmax(x), np.nanmax(y)
     margin = _NEAR * max(right - left, top - bottom)

@@ -21,7 +21,7 @@ from geoseg import sql
 from geoseg.collection import add_runs
 from geoseg.earth import pixel_areas
 from geoseg.errors import ConfigError, GridError, SourceError
-from geoseg.query import ask, box_shape, outline_of
+from geoseg.query import ask, bounds_near, box_shape, outline_of
 from geoseg.sql_functions import ellipsoid_area
 from geoseg.window import GeoBox
 from tests.buckets import Bucket
@@ -235,3 +235,12 @@ def test_areas_from_files(tmp_path: Path) -> None:
 def test_what_is_no_box_is_refused(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(GridError, match="is no box"):
         box_shape(*box)
+
+
+def test_bounds_of_a_point_and_of_what_lies_elsewhere() -> None:
+    footprint = shapely.box(10, 48, 11, 49)
+    left, bottom, right, top = bounds_near(footprint, shapely.box(10.5, 48.5, 10.5, 48.5), "EPSG:4326")
+    assert (left, bottom, right, top) == pytest.approx((10.5, 48.5, 10.5, 48.5))
+    left, bottom, right, top = bounds_near(footprint, shapely.box(20, 48, 21, 49), "EPSG:4326")
+    assert left > right
+    assert bottom > top
