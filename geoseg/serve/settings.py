@@ -65,7 +65,6 @@ class ServiceSettings(BaseModel):
     workers: _Count | None = _setting(None, "Processes that share the work of each job. Default: 1.", "N")
     scheduler: str | None = _setting(None, "Address of the scheduler of a Dask cluster that does the work.", "ADDRESS")
     cluster: Path | None = _setting(None, "Description of a Dask cluster to start for each job.", "FILE.yaml")
-    postgis: str | None = _setting(None, "Database in which polygons of finished jobs are looked up.", "URL")
 
 
 def read_settings(file: Path | None, given: Mapping[str, Any]) -> ServiceSettings:

@@ -55,7 +55,6 @@ def region_frames(
     scene: str = "",
     datetime: datetime | None = None,
     model: str = "",
-    in_pixels: bool = False,
 ) -> Iterator[geopandas.GeoDataFrame]:
     """One frame per batch of regions, and one without rows where there is no batch, as `write_features` takes them.
 
@@ -64,7 +63,7 @@ def region_frames(
     in the CRS of `geobox`.
 
     Args:
-        regions: Batches in any order.
+        regions: Batches in any order, their polygons in the CRS of `geobox`.
         geobox: The grid that they are from.
         classes: Names of the values.
         means: What to make of the batches' sums.
@@ -72,13 +71,12 @@ def region_frames(
         scene: The scene's id.
         datetime: Time of acquisition, with a time zone.
         model: The model's name.
-        in_pixels: Whether polygons have columns and rows for coordinates, and are still to be placed.
     """
     names = {info.value: info.name for info in classes}
     lengths = PixelLengths(geobox)
     for batch in _or_none(regions, means):
         columns = {"first": np.asarray(batch.first, np.int64), **_classes(batch.values, names)}
-        frame = _measured(columns, batch.areas, _placed(batch.polygons, geobox, in_pixels), lengths)
+        frame = _measured(columns, batch.areas, _located(batch.polygons, geobox), lengths)
         _append(frame, {mean.column: mean.over(batch) for mean in means})
         _append(frame, {} if more is None else more(frame, batch))
         yield _finished(frame, {"scene": scene, "datetime": datetime, "model": model})
@@ -93,7 +91,6 @@ def change_frames(
     probability: Mean | None = None,
     means: Sequence[Mean] = (),
     more: Callable[[geopandas.GeoDataFrame, RegionBatch], Mapping[str, Numbers]] | None = None,
-    in_pixels: bool = False,
 ) -> Iterator[geopandas.GeoDataFrame]:
     """Frames as `region_frames` makes them, of regions of one kind of change each.
 
@@ -109,12 +106,11 @@ def change_frames(
         probability: What to make of the sums of the probability of change; None: the column is empty.
         means: What to make of the batches' other sums.
         more: Gives further columns of a batch; it is called with the columns so far.
-        in_pixels: Whether polygons have columns and rows for coordinates, and are still to be placed.
     """
     lengths = PixelLengths(geobox)
     for batch in _or_none(regions, means if probability is None else [probability, *means]):
         columns = {"first": np.asarray(batch.first, np.int64), **_changes(batch.values, spec)}
-        frame = _measured(columns, batch.areas, _placed(batch.polygons, geobox, in_pixels), lengths)
+        frame = _measured(columns, batch.areas, _located(batch.polygons, geobox), lengths)
         sure = np.full(len(frame), np.nan) if probability is None else probability.over(batch)
         _append(frame, {"probability_mean": sure, **_dates(pair, len(frame))})
         _append(frame, {mean.column: mean.over(batch) for mean in means})
@@ -145,15 +141,9 @@ def _or_none(regions: Iterable[RegionBatch], means: Sequence[Mean]) -> Iterator[
         )
 
 
-def _placed(polygons: Numbers, geobox: GeoBox, in_pixels: bool) -> geopandas.GeoSeries:
-    """Polygons with their CRS; those in pixels are placed, and their exteriors counter-clockwise where y points up."""
-    crs = geobox.crs.to_wkt() if geobox.crs else None
-    if in_pixels:
-        a, b, c, d, e, f = geobox.transform[:6]
-        polygons = shapely.transform(polygons, lambda at: at @ [[a, d], [b, e]] + [c, f])
-        if a * e - b * d < 0:
-            polygons = shapely.reverse(polygons)
-    return geopandas.GeoSeries(polygons, crs=crs)
+def _located(polygons: Numbers, geobox: GeoBox) -> geopandas.GeoSeries:
+    """Polygons with their CRS."""
+    return geopandas.GeoSeries(polygons, crs=geobox.crs.to_wkt() if geobox.crs else None)
 
 
 def _classes(values: Numbers, names: Mapping[int, str]) -> Columns:

@@ -32,30 +32,29 @@ SPEC = ModelSpec(
 )
 
 
-def regions(geobox: GeoBox, labels: Labels, *, in_pixels: bool = False, chunk: int = 13, **rasters: Any) -> Any:
+def regions(geobox: GeoBox, labels: Labels, *, chunk: int = 13, **rasters: Any) -> Any:
     return trace_regions(
         ArrayLabels(labels, 255),
         joints=longest_line(geobox),
         chunk=chunk,
         areas=PixelAreas(geobox),
         rasters={name: ArrayLabels(values) for name, values in rasters.items()},
-        **({} if in_pixels else {"transform": geobox.transform[:6]}),
+        transform=geobox.transform[:6],
     )
 
 
-def frames(geobox: GeoBox, *, in_pixels: bool = False, chunk: int = 13) -> list[geopandas.GeoDataFrame]:
+def frames(geobox: GeoBox, *, chunk: int = 13) -> list[geopandas.GeoDataFrame]:
     labels = patches((int(geobox.shape[0]), int(geobox.shape[1])))
     confidence = np.where(labels == 255, 255, 100 + labels).astype(np.uint8)
-    batches = regions(geobox, labels, in_pixels=in_pixels, chunk=chunk, confidence=confidence)
+    batches = regions(geobox, labels, chunk=chunk, confidence=confidence)
     mean = Mean(column="confidence_mean", of="confidence", scaling=Scaling(scale=0.004))
-    options: dict[str, Any] = {"scene": "S2A", "datetime": TAKEN, "model": "cover", "in_pixels": in_pixels}
+    options: dict[str, Any] = {"scene": "S2A", "datetime": TAKEN, "model": "cover"}
     return list(region_frames(batches, geobox=geobox, classes=CLASSES, means=[mean], **options))
 
 
-@pytest.mark.parametrize("in_pixels", [False, True])
 @pytest.mark.parametrize("geobox", [UTM, SOUTH_UP, POLE], ids=["UTM", "south up", "pole"])
-def test_batches_are_the_rows_of_the_whole(geobox: GeoBox, in_pixels: bool) -> None:
-    found = frames(geobox, in_pixels=in_pixels)
+def test_batches_are_the_rows_of_the_whole(geobox: GeoBox) -> None:
+    found = frames(geobox)
     assert len(found) > 1
     whole, expected = joined_frames(found), features(geobox)
     assert list(whole.columns) == ["id", *expected.columns]
@@ -147,13 +146,15 @@ def test_change_has_the_columns_of_change() -> None:
     assert set(expected.columns) - {"ndvi_before"} == set(empty.columns)
 
 
-def test_a_polygon_in_pixels_is_put_in_its_place() -> None:
+def test_a_turned_grid_keeps_its_lengths_and_directions() -> None:
     turned = GeoBox((10, 10), Affine.translation(5e5, 5e6) @ Affine.rotation(30) @ Affine.scale(10, -10), "EPSG:32633")
-    labels = np.ones((10, 10), np.uint8)
-    found = [
-        joined_frames(region_frames(regions(turned, labels, in_pixels=flag), geobox=turned, classes=(), in_pixels=flag))
-        for flag in (False, True)
-    ]
-    assert shapely.equals_exact(found[0].geometry[0], found[1].geometry[0], tolerance=1e-6)
-    assert found[1].geometry[0].exterior.is_ccw
-    assert found[0]["perimeter_m"][0] == pytest.approx(400, rel=1e-3)
+    found = joined_frames(region_frames(regions(turned, np.ones((10, 10), np.uint8)), geobox=turned, classes=()))
+    assert shapely.equals_exact(
+        shapely.normalize(found.geometry[0]), shapely.normalize(_corners(turned)), tolerance=1e-6
+    )
+    assert found.geometry[0].exterior.is_ccw
+    assert found["perimeter_m"][0] == pytest.approx(400, rel=1e-3)
+
+
+def _corners(geobox: GeoBox) -> Any:
+    return shapely.Polygon([geobox.transform @ at for at in ((0, 0), (10, 0), (10, 10), (0, 10))])
