@@ -26,7 +26,7 @@ from rasterio.enums import Resampling
 
 from benchmarks.measure import Bench, Figure
 from benchmarks.vectors import CLASSES, NODATA, labels_of_a_map
-from geoseg.catalog import describe_run, write_item
+from geoseg.catalog.item import describe_run, write_item
 from geoseg.earth import PixelAreas, longest_line
 from geoseg.scene import Band, BandSet, Scene
 from geoseg.sink.features import region_frames
@@ -34,7 +34,7 @@ from geoseg.sink.vector import write_features
 from geoseg.source.labels import RasterLabels
 from geoseg.spec import Channel, ModelSpec
 from geoseg.testing import geobox_of
-from geoseg.tracing import trace_regions
+from geoseg.tracing.regions import trace_regions
 from geoseg.types import Labels
 from geoseg.window import GeoBox
 

@@ -27,7 +27,7 @@ from geoseg.sink.features import Mean, joined_frames, region_frames
 from geoseg.sink.vector import write_features
 from geoseg.source.labels import ArrayLabels
 from geoseg.spec import ClassInfo
-from geoseg.tracing import trace_regions
+from geoseg.tracing.regions import trace_regions
 from geoseg.window import GeoBox
 
 __all__ = ["frames", "groups_read", "measure"]

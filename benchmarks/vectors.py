@@ -25,13 +25,13 @@ import shapely
 from benchmarks.measure import Bench, Figure, in_own_process, interleaved, own_peak_memory, spread
 from benchmarks.scene import large_scene
 from geoseg.earth import PixelAreas, longest_line
-from geoseg.polygons import polygonize
 from geoseg.sink.features import region_frames
 from geoseg.sink.vector import write_features
 from geoseg.source.labels import ArrayLabels, RasterLabels
 from geoseg.spec import ClassInfo
 from geoseg.testing import geobox_of
-from geoseg.tracing import trace_regions
+from geoseg.tracing.polygons import polygonize
+from geoseg.tracing.regions import trace_regions
 from geoseg.types import Labels
 from geoseg.window import Window
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geoseg.change import detect_change
     from geoseg.errors import GeosegError
+    from geoseg.evaluation.scoring import evaluate
     from geoseg.grid import TileGrid
     from geoseg.lazy import segment_array
     from geoseg.models import load_model, save_package
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from geoseg.plan import plan_run
     from geoseg.protocols import Model, Sink, Source
     from geoseg.scene import BandSet, Scene
-    from geoseg.scoring import evaluate
     from geoseg.source import open_scene
     from geoseg.spec import ModelSpec
     from geoseg.vectors import vectorize
@@ -56,7 +56,7 @@ _HOME = {
     "Source": "geoseg.protocols",
     "TileGrid": "geoseg.grid",
     "detect_change": "geoseg.change",
-    "evaluate": "geoseg.scoring",
+    "evaluate": "geoseg.evaluation.scoring",
     "load_model": "geoseg.models",
     "open_scene": "geoseg.source",
     "plan_run": "geoseg.plan",

@@ -63,8 +63,8 @@ def change_pictures(
         SourceError: The change raster cannot be read.
         SinkError: They cannot be written.
     """
-    from geoseg.compare import write_compare
     from geoseg.look import write_change_preview
+    from geoseg.pages.compare import write_compare
     from geoseg.picture import picture_dates
 
     written, areas = spec.written, tally.areas()

@@ -218,7 +218,7 @@ def longest_line(geobox: GeoBox) -> int:
 
     A line that is straight on a map of the scene bends in longitude and latitude by about ``length^2 tan(lat) / 8R``;
     the answer keeps that below a twentieth of a pixel. 0 where lines stay straight (geographic CRS). It is the
-    argument `joints` of `geoseg.polygons.polygonize`.
+    argument `joints` of `geoseg.tracing.polygons.polygonize`.
     """
     if geobox.crs is None or geobox.crs.geographic:
         return 0

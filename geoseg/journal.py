@@ -61,7 +61,7 @@ FINAL_NAMES = (
     "item.json",
     "run.json",
 )
-"""Every file that a run may leave, in the order in which they get their names; ``view.html`` (`geoseg.view`) and
+"""Every file that a run may leave, in the order in which they get their names; ``view.html`` (`geoseg.pages.view`) and
 ``run.qgs`` (`geoseg.sink.qgis`) are made of a finished run and go when another takes its place."""
 
 

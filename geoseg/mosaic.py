@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from geoseg import __version__
-from geoseg.catalog import Origin
+from geoseg.catalog.item import Origin
 from geoseg.cluster import Cluster
 from geoseg.engine import work_off
 from geoseg.errors import ConfigError, GeosegError

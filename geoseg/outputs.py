@@ -40,7 +40,7 @@ from geoseg.window import GeoBox, crop_geobox
 if TYPE_CHECKING:
     import geopandas
 
-    from geoseg.catalog import Origin
+    from geoseg.catalog.item import Origin
 
 __all__ = ["write_outputs"]
 
@@ -202,7 +202,7 @@ def _item(
     *,
     origins: Sequence[Origin],
 ) -> Path:
-    from geoseg.catalog import describe_run, write_item
+    from geoseg.catalog.item import describe_run, write_item
 
     item = describe_run(
         scene,

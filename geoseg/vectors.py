@@ -22,20 +22,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.arcs import simplify
-from geoseg.corners import Corners, map_corners
 from geoseg.earth import PixelAreas, longest_line
 from geoseg.errors import ConfigError, GridError
-from geoseg.pieces import SplitLabels, split
 from geoseg.polygon_options import PolygonOptions
 from geoseg.protocols import LabelReader
 from geoseg.scene import Scaling, Scene
-from geoseg.sieve import sieve
 from geoseg.source.info import inspect
 from geoseg.source.labels import RasterLabels
 from geoseg.source.statistics import ZonalStatistics, parse_statistics
 from geoseg.spec import ClassInfo, ModelSpec
-from geoseg.tracing import RegionBatch, trace_regions
+from geoseg.tracing.arcs import simplify
+from geoseg.tracing.corners import Corners, map_corners
+from geoseg.tracing.pieces import SplitLabels, split
+from geoseg.tracing.regions import RegionBatch, trace_regions
+from geoseg.tracing.sieve import sieve
 from geoseg.tuning import usable_cores
 from geoseg.window import GeoBox
 

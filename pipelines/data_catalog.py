@@ -16,14 +16,14 @@ from typing import Any
 
 import shapely
 
-from geoseg.catalog import EXTENSIONS, class_fields, describe_run, projection_fields
-from geoseg.collection import Entry, add_entries
+from geoseg.catalog.collection import Entry, add_entries
+from geoseg.catalog.item import EXTENSIONS, class_fields, describe_run, projection_fields
+from geoseg.catalog.tree import KINDS
 from geoseg.decide import PROBABILITY_SCALE
 from geoseg.earth import footprint, lonlat_bbox
 from geoseg.models import list_models, package_path, read_spec
 from geoseg.scene import Scaling, Scene
 from geoseg.spec import ClassInfo
-from geoseg.stac_tree import KINDS
 from geoseg.testing import COVERS, SyntheticScene
 from geoseg.testing.spectra import Cover
 from geoseg.testing.synthetic import SCALE

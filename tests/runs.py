@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
-from geoseg.catalog import describe_run, write_item
+from geoseg.catalog.item import describe_run, write_item
 from geoseg.scene import Band, BandSet, Scene
 from geoseg.sink.vector import write_features
 from geoseg.spec import Channel, ClassInfo, ModelSpec

@@ -29,9 +29,9 @@ from geoseg.store import open_store
 from geoseg.testing import LinearModel
 from geoseg.window import GeoBox, Window
 from tests.buckets import Bucket
+from tests.catalog.test_item import _validator
 from tests.pairs import BANDS, GRID, UNSIGNED, Date, landscape, read, save_ndvi_loss, write_date, write_pair
 from tests.source.sources import write_raster
-from tests.test_catalog import _validator
 
 CLASSES = (
     ClassInfo(value=4, name="water", title="Open water", color="2b6cb0"),

@@ -110,7 +110,7 @@ def test_a_run_that_ends_over_its_pictures_makes_them_the_next_time(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("geoseg.compare.write_compare", fail)
+        patch.setattr("geoseg.pages.compare.write_compare", fail)
         with pytest.raises(SystemError, match="killed"):
             detect(pair, out, model=COVERS, **CUT)
     assert not (out / "change.tif").exists()

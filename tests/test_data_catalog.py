@@ -12,7 +12,7 @@ import pytest
 import rasterio
 
 import geoseg
-from geoseg.audit import examine_catalog
+from geoseg.catalog.audit import examine_catalog
 from geoseg.models import list_models
 from geoseg.source import open_scene
 from geoseg.testing import write_scene, write_truth

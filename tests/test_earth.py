@@ -12,7 +12,7 @@ from affine import Affine
 
 from geoseg.earth import PixelAreas, footprint, longest_line, lonlat_bbox, pixel_areas, to_lonlat
 from geoseg.errors import GridError
-from geoseg.polygons import Regions, polygonize
+from geoseg.tracing.polygons import Regions, polygonize
 from geoseg.window import GeoBox, Window, whole
 
 GRIDS = {

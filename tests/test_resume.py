@@ -58,7 +58,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def start(scene: Path) -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["geoseg.pipeline", "geoseg.sink.vector", "geoseg.catalog", "tests.test_resume"])
+    context.set_forkserver_preload(["geoseg.pipeline", "geoseg.sink.vector", "geoseg.catalog.item", __name__])
 
     def start(out: Path, workers: int = 1, events: Any = None) -> ForkServerProcess:
         process = context.Process(target=_segment, args=(scene, out, workers, events))

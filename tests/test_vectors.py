@@ -19,10 +19,10 @@ import geoseg
 from geoseg.earth import PixelAreas
 from geoseg.errors import ConfigError, GridError, SourceError
 from geoseg.polygon_options import PolygonOptions
-from geoseg.sieve import sieve
 from geoseg.sink.features import joined_frames
 from geoseg.source.labels import ArrayLabels, RasterLabels
 from geoseg.spec import ClassInfo
+from geoseg.tracing.sieve import sieve
 from geoseg.types import Labels
 from geoseg.vectors import Drawing, map_features, vectorize
 from geoseg.window import GeoBox, Window

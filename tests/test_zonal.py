@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.polygons import polygonize
 from geoseg.scene import Scaling
 from geoseg.sink.features import Mean
 from geoseg.source.labels import ArrayLabels
 from geoseg.testing import ArraySource
-from geoseg.tracing import trace_regions
+from geoseg.tracing.polygons import polygonize
+from geoseg.tracing.regions import trace_regions
 from geoseg.types import Labels
 from geoseg.window import Window
 from geoseg.zonal import KNOWN, STEP, PairIndex

@@ -66,7 +66,7 @@ def _box(text: str) -> tuple[float, float, float, float]:
 
 def _area(area: Path | None, bbox: str | None) -> Any:
     """What a person asks for as a polygon, or None."""
-    from geoseg.query import box_shape, outline_of
+    from geoseg.catalog.query import box_shape, outline_of
 
     if area is not None and bbox is not None:
         raise ConfigError("--area and --bbox: give one of them")
@@ -89,7 +89,7 @@ def add_command(runs: tuple[str, ...], place: str | None) -> int:
 
     Prints where the items stand. The catalog is made if it is not there. The same run again changes nothing.
     """
-    from geoseg.collection import add_runs
+    from geoseg.catalog.collection import add_runs
 
     for item in add_runs(_place(place), [run if "://" in run else Path(run) for run in runs]):
         click.echo(str(item))
@@ -102,7 +102,7 @@ def add_command(runs: tuple[str, ...], place: str | None) -> int:
 @debug_option
 def remove_command(ids: tuple[str, ...], place: str | None) -> int:
     """Take items out of the catalog; the files of the runs stay."""
-    from geoseg.collection import remove_items
+    from geoseg.catalog.collection import remove_items
 
     for item in remove_items(_place(place), ids):
         click.echo(str(item))
@@ -143,7 +143,7 @@ def search_command(
     Prints a table on a terminal, else id and href of each, a line for each; with --json an ItemCollection.
     """
     if api is None:
-        from geoseg.search import search_catalog
+        from geoseg.catalog.search import search_catalog
 
         found = search_catalog(_place(place), area=_area(area, bbox), limit=limit + 1, **asked)
     else:
@@ -200,7 +200,7 @@ def validate_command(place: str | None, *, schemas: Path | None, checksums: bool
 
     Nothing is asked of web servers.
     """
-    from geoseg.audit import examine_catalog
+    from geoseg.catalog.audit import examine_catalog
 
     examined = _place(place)
     problems = examine_catalog(examined, schemas=schemas, checksums=checksums)
@@ -238,8 +238,8 @@ def query_command(
     area_m2, geometry in longitude and latitude, and more. The view items has a row for each item. With --area or
     --bbox, polygons holds only those that touch it, and inside_m2 says how much of each lies in it.
     """
-    from geoseg.answer import format_of, write_answer, write_answer_file
-    from geoseg.query import ask
+    from geoseg.catalog.answer import format_of, write_answer, write_answer_file
+    from geoseg.catalog.query import ask
 
     kind = kind or (format_of(output) if output else "table")
     if output is None and kind == "parquet":
@@ -258,7 +258,7 @@ def query_command(
 
 def _answer_table(answer: Any) -> str:
     """Rows in columns, numbers to the right."""
-    from geoseg.answer import text_rows
+    from geoseg.catalog.answer import text_rows
 
     kinds = ("int", "uint", "double", "float", "decimal")
     numeric = frozenset(i for i, field in enumerate(answer.schema) if str(field.type).startswith(kinds))

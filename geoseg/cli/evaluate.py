@@ -18,11 +18,11 @@ from geoseg.cli.options import debug_option, json_option
 from geoseg.cli.outcome import CHECK_FAILED, DONE
 from geoseg.cli.text import count_text, table
 from geoseg.errors import ConfigError
-from geoseg.scores import TITLES
-from geoseg.stratified import Z95
+from geoseg.evaluation.scores import TITLES
+from geoseg.evaluation.stratified import Z95
 
 if TYPE_CHECKING:
-    from geoseg.scores import Interval, Scores
+    from geoseg.evaluation.scores import Interval, Scores
 
 __all__ = ["evaluate", "names_of"]
 
@@ -112,8 +112,8 @@ def evaluate(
     raster of class values, or polygons (GeoJSON, GeoPackage, GeoParquet). Both are read window by window, so neither
     has to fit into memory. Exit code 4 if a score is below --fail-under.
     """
-    from geoseg.scores import failures
-    from geoseg.scoring import evaluate as score
+    from geoseg.evaluation.scores import failures
+    from geoseg.evaluation.scoring import evaluate as score
 
     least = _numbers(_pairs(fail_under, "--fail-under"), "--fail-under")
     with _bar(pred) as on_pixels:
@@ -128,7 +128,7 @@ def evaluate(
         )
     click.echo(json.dumps(found.as_dict(), indent=2) if as_json else scores_text(found))
     if html is not None:
-        from geoseg.score_page import write_score_page
+        from geoseg.pages.scores import write_score_page
 
         write_score_page(html, found)
     failed = failures(found, least)

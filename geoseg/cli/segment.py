@@ -97,7 +97,7 @@ def _run_all(
 
 def _listed(outcomes: Sequence[Outcome], out: Place) -> Place | None:
     """The catalog of all finished runs in DIR."""
-    from geoseg.catalog import write_catalog
+    from geoseg.catalog.item import write_catalog
 
     items = [outcome.result.item for outcome in outcomes if outcome.result is not None]
     return write_catalog(out, items) if items else None

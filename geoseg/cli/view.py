@@ -49,7 +49,7 @@ def view(folder: str, out: Path | None, *, max_size: float, qgis: bool, opened: 
 
         click.echo(str(write_project(folder)))
         return DONE
-    from geoseg.view import write_view
+    from geoseg.pages.view import write_view
 
     page = write_view(folder, out, largest=int(max_size * 1e6))
     for note in page.notes:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from geoseg.catalog.tree import GEOJSON
 from geoseg.serve.extents import BBOX, INTERVAL, parse_interval, text_bbox
 from geoseg.serve.opened import Opened, fingerprint
 from geoseg.serve.polygon_file import PolygonFile, PolygonPage, Wish, open_polygons
@@ -19,7 +20,6 @@ from geoseg.serve.records import Conformance, LinkTo, base_url, link_to
 from geoseg.serve.runs import FinishedRun
 from geoseg.serve.service import Service
 from geoseg.sink.geojson import feature_texts
-from geoseg.stac_tree import GEOJSON
 
 __all__ = ["CRS84", "POLYGONS", "polygons_of", "router", "run_of"]
 

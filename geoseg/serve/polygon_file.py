@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
+from geoseg.catalog.query import bounds_near
 from geoseg.earth import to_lonlat
 from geoseg.errors import SourceError
-from geoseg.query import bounds_near
 from geoseg.serve.opened import Opened
 from geoseg.serve.problems import Problem
 

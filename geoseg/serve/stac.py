@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from geoseg.catalog.tree import GEOJSON, JSON, collection_document
 from geoseg.serve.problems import Problem, explained, problem_responses
 from geoseg.serve.records import base_url
 from geoseg.serve.results import public
@@ -16,7 +17,6 @@ from geoseg.serve.runs import FinishedRun
 from geoseg.serve.search import COLLECTIONS, ItemsQuery, Kind, Page, SearchBody, SearchQuery, collection_of, find_runs
 from geoseg.serve.service import Service
 from geoseg.serve.tiles import layers_of
-from geoseg.stac_tree import GEOJSON, JSON, collection_document
 
 __all__ = ["CONFORMS_TO", "LINKS", "GeoJson", "item_document", "router"]
 

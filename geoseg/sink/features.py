@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 
-from geoseg.lengths import PixelLengths
 from geoseg.scene import DATES, Scaling, Scene
 from geoseg.spec import ClassInfo, ModelSpec
-from geoseg.tracing import RegionBatch
+from geoseg.tracing.lengths import PixelLengths
+from geoseg.tracing.regions import RegionBatch
 from geoseg.window import GeoBox
 
 __all__ = ["Mean", "change_frames", "joined_frames", "region_frames"]

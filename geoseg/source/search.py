@@ -27,7 +27,7 @@ def search_api(
     Args:
         url: The landing page of a STAC API.
         bbox: West, south, east, north in degrees.
-        times: As `geoseg.search.interval_of` takes them.
+        times: As `geoseg.catalog.search.interval_of` takes them.
         where: CQL2 text, such as ``eo:cloud_cover < 10``, for servers that filter.
         collections: Ids of collections; empty: all.
         limit: How many at most.

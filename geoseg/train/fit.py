@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from geoseg.confusion import Matrix, accuracy, count_confusion, iou, mean_defined
 from geoseg.errors import ModelError, SinkError
+from geoseg.evaluation.confusion import Matrix, accuracy, count_confusion, iou, mean_defined
 from geoseg.store.disk import durable
 from geoseg.train import IGNORE
 from geoseg.train.draws import seed_at

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from geoseg.blend import TileWeights, to_probs
-from geoseg.calibration import expected_calibration_error, reliability
 from geoseg.errors import ConfigError, ModelError
+from geoseg.evaluation.calibration import expected_calibration_error, reliability
 from geoseg.feed import reflect
 from geoseg.grid import Tile, TileGrid
 from geoseg.models import load_model

@@ -9,7 +9,7 @@ import pytest
 
 from geoseg.result import RunResult
 from tests.cli.conftest import Call
-from tests.test_run_layers import map_of
+from tests.pages.test_layers import map_of
 
 
 @pytest.fixture(scope="module")

@@ -32,13 +32,13 @@ from torch import Tensor, nn
 import geoseg
 from geoseg.errors import ModelError
 from geoseg.models import load_model, read_spec, save_package
-from geoseg.polygons import polygonize
 from geoseg.serve.app import create_app
 from geoseg.serve.nets import Net, Nets, net_of
 from geoseg.serve.settings import ServiceSettings
 from geoseg.serve.window import _chosen
 from geoseg.settings import Settings
 from geoseg.spec import ModelSpec
+from geoseg.tracing.polygons import polygonize
 from tests.conftest import CHECKOUT
 from tests.serve.conftest import SIDE, Connect, until
 

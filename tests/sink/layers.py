@@ -12,11 +12,11 @@ import numpy.typing as npt
 from affine import Affine
 
 from geoseg.earth import longest_line, pixel_areas
-from geoseg.polygons import polygonize
 from geoseg.scene import Scaling
 from geoseg.sink.features import Mean, region_frames
 from geoseg.spec import ClassInfo
-from geoseg.tracing import RegionBatch
+from geoseg.tracing.polygons import polygonize
+from geoseg.tracing.regions import RegionBatch
 from geoseg.types import Labels
 from geoseg.window import GeoBox
 

@@ -16,7 +16,7 @@ from geoseg.scene import BandSet, Scaling, Scene
 from geoseg.sink.features import Mean, change_frames, joined_frames, region_frames
 from geoseg.source.labels import ArrayLabels
 from geoseg.spec import Channel, ClassInfo, ModelSpec
-from geoseg.tracing import RegionBatch, trace_regions
+from geoseg.tracing.regions import RegionBatch, trace_regions
 from geoseg.types import Labels
 from geoseg.window import GeoBox
 from tests.sink.layers import CLASSES, POLE, SOUTH_UP, TAKEN, UTM, features, patches, whole_batch

@@ -13,7 +13,7 @@ import rasterio
 from geoseg.errors import GridError, SourceError
 from geoseg.protocols import LabelReader
 from geoseg.source.labels import ArrayLabels, RasterLabels
-from geoseg.tracing import trace_regions
+from geoseg.tracing.regions import trace_regions
 from geoseg.window import Window
 from tests.source.rasters import PLACE, ramp, write
 

@@ -13,8 +13,8 @@ from affine import Affine
 from pyproj import Transformer
 
 from geoseg.errors import ConfigError, MissingExtraError, SourceError
-from geoseg.polygons import polygonize
 from geoseg.source.statistics import STATISTICS, ZonalStatistics, parse_statistics
+from geoseg.tracing.polygons import polygonize
 from geoseg.window import GeoBox
 from tests.buckets import Bucket
 

@@ -1,0 +1,114 @@
+"""Where the boundaries of a label raster turn, meet and end: a few bits for every pixel corner.
+
+What a corner is follows from the four pixels around it and from nothing else, so windows of any size give the same
+map. It tells two neighbours that know nothing of each other where their common line begins, and which other vertices
+are near it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from geoseg.tracing.mapped import MappedArray
+from geoseg.window import Window
+
+if TYPE_CHECKING:
+    from geoseg.protocols import LabelReader
+
+__all__ = ["EAST", "NODE", "OUTER", "SOUTH", "VERTEX", "Corners", "map_corners", "read_bordered"]
+
+EAST, SOUTH, VERTEX, NODE, OUTER = 1, 2, 4, 8, 16
+"""A boundary leaves the corner to the east, to the south; it turns or ends there; three or four lines meet there, or
+pixels touch by their corners only; one of the four pixels has no label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Corners:
+    """The map of a raster's pixel corners."""
+
+    mapped: MappedArray
+    """(rows + 1, cols + 1) uint8, sums of `EAST`, `SOUTH`, `VERTEX`, `NODE`, `OUTER`."""
+
+    @property
+    def flags(self) -> npt.NDArray[np.uint8]:
+        """(rows + 1, cols + 1)."""
+        return self.mapped.array
+
+    def release(self) -> None:
+        """Lets go of the memory that reading has taken; nothing is lost."""
+        self.mapped.release()
+
+
+def map_corners(labels: LabelReader, *, directory: Path | None = None, chunk: int = 2048, workers: int = 2) -> Corners:
+    """The corners of `labels`, in a scratch file of one byte per pixel corner.
+
+    Args:
+        labels: Of the very regions whose polygons are to be simplified.
+        directory: Where the scratch file is; None: where the system keeps temporary files.
+        chunk: Corners of a side that are looked at in one go.
+        workers: Threads.
+
+    Raises:
+        SinkError: There is no room for the file.
+        SourceError: The labels cannot be read.
+    """
+    rows, cols = labels.shape
+    mapped = MappedArray((rows + 1, cols + 1), np.uint8, directory)
+
+    def fill(window: Window) -> None:
+        pixels = Window.from_bounds(window.row_off, window.col_off, window.row_stop - 1, window.col_stop - 1)
+        bordered = read_bordered(labels, pixels)
+        _classify(bordered, np.iinfo(bordered.dtype).min, mapped.array[window.slices])
+        mapped.release()
+
+    whole = Window(row_off=0, col_off=0, height=rows + 1, width=cols + 1)
+    with ThreadPoolExecutor(workers) as threads:
+        list(threads.map(fill, whole.pieces(chunk, chunk)))
+    return Corners(mapped=mapped)
+
+
+def read_bordered(labels: LabelReader, window: Window) -> npt.NDArray[Any]:
+    """Labels (row + 2, col + 2) of `window` and one pixel around it; the least number of their dtype for none.
+
+    Raises:
+        SourceError: The labels cannot be read.
+    """
+    scene = Window(row_off=0, col_off=0, height=labels.shape[0], width=labels.shape[1])
+    around = Window.from_bounds(window.row_off - 1, window.col_off - 1, window.row_stop + 1, window.col_stop + 1)
+    inside = around & scene
+    dtype = np.int32 if np.dtype(labels.dtype).itemsize < 4 else np.int64
+    none = np.iinfo(dtype).min
+    bordered: npt.NDArray[Any] = np.full(around.shape, none, dtype)
+    if inside:
+        place = bordered[inside.within(around).slices]
+        place[:] = labels.read(inside)
+        if labels.nodata is not None:
+            place[place == labels.nodata] = none
+    return bordered
+
+
+@numba.njit(cache=True, nogil=True)
+def _classify(bordered: Any, none: int, flags: Any) -> None:
+    """Fills `flags` (row, col) of the corners between the pixels `bordered` (row + 1, col + 1), `none` for no label."""
+    for row in range(flags.shape[0]):
+        for col in range(flags.shape[1]):
+            a, b = bordered[row, col], bordered[row, col + 1]
+            c, d = bordered[row + 1, col], bordered[row + 1, col + 1]
+            north, south, west, east = a != b, c != d, a != c, b != d
+            lines = north + south + west + east
+            flag = EAST * east + SOUTH * south
+            if lines > 0:
+                if lines > 2:
+                    flag += VERTEX + NODE
+                elif north != south:
+                    flag += VERTEX
+                if none in (a, b, c, d):
+                    flag += OUTER
+            flags[row, col] = flag
