@@ -182,7 +182,11 @@ def _append(frame: geopandas.GeoDataFrame, columns: Mapping[str, Any]) -> None:
 def _finished(frame: geopandas.GeoDataFrame, fields: Mapping[str, str | datetime | None]) -> geopandas.GeoDataFrame:
     """`frame` with a constant column for each field, and its geometry last."""
     for name, value in fields.items():
-        frame[name] = _words([value] * len(frame)) if isinstance(value, str) else _times(value, len(frame))
+        frame[name] = (
+            _words([value]).take(np.zeros(len(frame), np.int64))
+            if isinstance(value, str)
+            else _times(value, len(frame))
+        )
     return frame[[*(name for name in frame.columns if name != "geometry"), "geometry"]]
 
 

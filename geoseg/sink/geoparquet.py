@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 
 from geoseg import __version__
 from geoseg.sink import sorting
+from geoseg.sink.curve import along_curve
 from geoseg.sink.layer import Layer
 from geoseg.sink.sorting import Sorted, Table
 
@@ -77,8 +76,7 @@ def _along_curve(layer: Layer, folder: Path) -> Iterator[Table]:
     for table in layer.in_any_order():
         boxes = table["bbox"].combine_chunks()
         low_x, low_y, high_x, high_y = (np.asarray(boxes.field(side)) for side in SIDES)
-        middles = geopandas.GeoSeries(shapely.points((low_x + high_x) / 2, (low_y + high_y) / 2))
-        distance = middles.hilbert_distance(total_bounds=layer.middles).to_numpy().astype(np.uint64)
+        distance = along_curve((low_x + high_x) / 2, (low_y + high_y) / 2, layer.middles)
         ids = table["id"].to_numpy().astype(np.uint64)
         rows.add(table.append_column("curve", pa.array(distance << np.uint64(32) | ids)))
     for table in rows:

@@ -19,6 +19,7 @@ import shapely
 from geoseg.earth import to_lonlat
 from geoseg.errors import GridError, SinkError
 from geoseg.sink.sorting import ROWS, Sorted, Table
+from geoseg.sink.wkb import as_wkb
 
 __all__ = ["Layer", "as_multipolygons", "gather"]
 
@@ -185,7 +186,7 @@ def _tables(frame: geopandas.GeoDataFrame) -> Iterator[tuple[Table, npt.NDArray[
         few = shapes[start : start + ROWS]
         table = whole.slice(start, ROWS)
         # A few thousand at a time: the bytes of all at once would be held twice, and cost twice the time.
-        table = table.append_column("geometry", pa.array(shapely.to_wkb(few, flavor="iso"), pa.binary()))
+        table = table.append_column("geometry", as_wkb(few))
         yield table.append_column("bbox", _boxes(few)), few
 
 
