@@ -36,7 +36,8 @@ def _cells(places: npt.NDArray[np.float64], low: float, high: float) -> npt.NDAr
     if high <= low:
         return np.zeros(len(places), np.int64)
     last = 2**LEVEL - 1
-    return np.clip((places - low) / (high - low) * last, 0, last).astype(np.int64)
+    cells: npt.NDArray[np.int64] = np.clip((places - low) / (high - low) * last, 0, last).astype(np.int64)
+    return cells
 
 
 @numba.njit(cache=True, nogil=True)
