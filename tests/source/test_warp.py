@@ -302,3 +302,19 @@ def test_overlap_counts_pixels() -> None:
     one = grid(10, 100, 100)
     assert overlaps(one, target_grid(one, crs="EPSG:3035"))
     assert not overlaps(one, grid(10, 100, 100, east=500000))
+
+
+@settings(max_examples=50)
+@given(
+    east=st.integers(-30, 30),
+    south=st.integers(-30, 30),
+    angle=st.sampled_from([0, 30, 180]),
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+)
+def test_grids_of_one_crs_overlap_where_their_outlines_do(
+    east: int, south: int, angle: float, shape: tuple[int, int]
+) -> None:
+    one = GeoBox((12, 15), Affine(10, 0, 399000, 0, -10, 5300000), "EPSG:32633")
+    moved = Affine(10, 0, 399000 + 7 * east, 0, -10, 5300000 - 7 * south) @ Affine.rotation(angle)
+    other = GeoBox(shape, moved, "EPSG:32633")
+    assert overlaps(one, other) == (one.extent.geom.intersection(other.extent.geom).area > 1e-6)
