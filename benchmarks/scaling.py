@@ -82,6 +82,7 @@ def measure(bench: Bench) -> list[Figure]:
         twos.append(run(2))
         floors.append(floor_of(package, workers=2, tile=tile, tiles=tiles))
         ones.append(run(1))
+    alone = floor_of(package, workers=1, tile=tile, tiles=tiles // 2)  # one half, while the other rests
     name = f"{package.name}, {side} x {side} x 4, tile {tile}/{overlap}"
     ratios = [one / two for one, two in zip(ones, twos, strict=True)]
     around = [(before + after) / 2 for before, after in pairwise(floors)]
@@ -104,5 +105,12 @@ def measure(bench: Bench) -> list[Figure]:
             unit="x",
             limit=1.05,
             note=f"floor {statistics.median(floors):.1f} s; {spread(over)}",
+        ),
+        Figure(
+            benchmark="scaling",
+            what=f"forward passes alone, one process over two, which is what this machine allows: {name}",
+            value=2 * alone / statistics.median(floors),
+            unit="x",
+            note=f"twice {alone:.1f} s over {statistics.median(floors):.1f} s",
         ),
     ]

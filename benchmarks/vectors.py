@@ -25,6 +25,7 @@ import shapely
 from benchmarks.measure import Bench, Figure, in_own_process, interleaved, own_peak_memory, spread
 from benchmarks.scene import large_scene
 from geoseg.earth import PixelAreas, longest_line
+from geoseg.polygon_options import PolygonOptions
 from geoseg.sink.features import region_frames
 from geoseg.sink.vector import write_features
 from geoseg.source.labels import ArrayLabels, RasterLabels
@@ -33,6 +34,7 @@ from geoseg.testing import geobox_of
 from geoseg.tracing.polygons import polygonize
 from geoseg.tracing.regions import trace_regions
 from geoseg.types import Labels
+from geoseg.vectors import Drawing
 from geoseg.window import Window
 
 __all__ = ["CLASSES", "NODATA", "labels_of_a_map", "measure"]
@@ -50,7 +52,7 @@ def measure(bench: Bench) -> list[Figure]:
     for name, labels in (("a map", labels_of_a_map(bench, side)), ("noise", _noise(side))):
         path = _written(labels, folder / f"{name.replace(' ', '-')}-{side}.tif")
         figures += [*_over_gdal(bench, name, path), _over_whole(bench, name, labels)]
-    return [*figures, _memory(bench)]
+    return [*figures, *(_memory(bench, drawn_anew=each) for each in (False, True))]
 
 
 def labels_of_a_map(bench: Bench, side: int) -> Labels:
@@ -184,25 +186,28 @@ class Repeated:
         return self._piece[np.ix_(rows, cols)]
 
 
-def _memory(bench: Bench) -> Figure:
+def _memory(bench: Bench, *, drawn_anew: bool) -> Figure:
     small, large = bench.pick(4096, 1024), bench.pick(32768, 2048)
+    way = "with --min-area and --simplify" if drawn_anew else "as they are"
     peaks = {
-        side: in_own_process("benchmarks.vectors", str(bench.place), str(side))["peak_memory"] / 1e6
+        side: in_own_process("benchmarks.vectors", str(bench.place), str(side), way)["peak_memory"] / 1e6
         for side in (small, large)
     }
     return Figure(
-        benchmark="vectors", what=f"peak memory of tracing {large} x {large} over {small} x {small}",
+        benchmark="vectors", what=f"peak memory of regions {way}, {large} x {large} over {small} x {small}",
         value=peaks[large] / peaks[small], unit="x", limit=1.1,
         note=f"{peaks[large]:.0f} MB over {peaks[small]:.0f} MB",
     )  # fmt: skip
 
 
-def _trace_in_this_process(place: Path, side: int) -> int:
+def _trace_in_this_process(place: Path, side: int, way: str) -> int:
     """Regions of a map that is repeated up to `side` x `side` pixels."""
     labels = Repeated(labels_of_a_map(Bench(place=place), PIECE), side)
-    return sum(map(len, trace_regions(labels)))
+    anew = {"min_area": 5000.0, "simplify": 20.0} if way != "as they are" else {}
+    drawing = Drawing(options=PolygonOptions(**anew), scratch=place / "runs")
+    return sum(map(len, drawing.regions(labels, geobox_of(side, side), rasters={})))
 
 
 if __name__ == "__main__":
-    found = _trace_in_this_process(Path(sys.argv[1]), int(sys.argv[2]))
+    found = _trace_in_this_process(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
     print(json.dumps({"regions": found, "peak_memory": own_peak_memory()}))
