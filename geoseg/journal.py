@@ -29,7 +29,7 @@ from geoseg.store import Place, Store, open_store
 from geoseg.store.disk import Facts, describe
 from geoseg.store.lock import Lease, holder_of, locked
 
-__all__ = ["FINAL_NAMES", "Record", "RunDirectory"]
+__all__ = ["FINAL_NAMES", "Record", "RunDirectory", "differences"]
 
 Record = dict[str, Any]
 """One line of the journal: kind, name, files, counts, seconds."""
@@ -126,6 +126,11 @@ class RunDirectory:
         """What the finished run that stands here was asked; None where there is none."""
         return self._read_json(_FINISHED) if self.is_finished else None
 
+    def distrust(self) -> None:
+        """Forgets what the finished run was asked, so that the same request makes it anew; its files stay."""
+        if self.is_finished:
+            self.state.remove(_FINISHED)
+
     def _read_json(self, name: str) -> dict[str, Any] | None:
         """What a file holds; None where it is missing, or torn: nothing can have been done under it."""
         try:
@@ -146,7 +151,7 @@ class RunDirectory:
             self._demand_free(overwrite=overwrite or stored is not None)
             return None
         changed = [
-            text for key in asked if key != "inputs" for text in _differences(stored["asked"].get(key), asked[key], key)
+            text for key in asked if key != "inputs" for text in differences(stored["asked"].get(key), asked[key], key)
         ]
         if changed:
             raise ConfigError(
@@ -173,7 +178,7 @@ class RunDirectory:
         Raises:
             SourceError: They are not; names both fingerprints.
         """
-        changed = list(_differences(stored["asked"]["inputs"], dict(now)))
+        changed = list(differences(stored["asked"]["inputs"], dict(now)))
         if changed:
             raise SourceError(
                 f"the input changed since this run began ({'; '.join(changed[:3])}); "
@@ -298,11 +303,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
     """What differs between two JSON values, by name."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in sorted(before.keys() | now.keys()):
-            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+            yield from differences(before.get(name), now.get(name), f"{key}.{name}" if key else name)
     elif before != now:
         yield f"{key}: {_short(before)} became {_short(now)}"
 

@@ -137,7 +137,7 @@ def make_mosaic(
     scenes = [read_scene(run) for run in runs]
     _demand_one_model(scenes, runs, spec)
     facts = _facts(scenes, spec, rule, directory.parts)
-    asked = _asked(scenes, runs, facts, rule, polygons)
+    asked = _asked(scenes, runs, facts, spec, rule, polygons)
     with directory.locked(), nullcontext(cluster) if cluster else Cluster() as workers:
         finished, stored = directory.finished_request(), directory.stored_request()
         if not overwrite and finished is not None and finished["asked"] == asked:
@@ -201,7 +201,12 @@ def _facts(scenes: Sequence[MappedScene], spec: ModelSpec, rule: MosaicRule, par
 
 
 def _asked(
-    scenes: Sequence[MappedScene], runs: Sequence[Place], facts: Facts, rule: MosaicRule, polygons: PolygonOptions
+    scenes: Sequence[MappedScene],
+    runs: Sequence[Place],
+    facts: Facts,
+    spec: ModelSpec,
+    rule: MosaicRule,
+    polygons: PolygonOptions,
 ) -> dict[str, Any]:
     """What decides the bytes of a mosaic, as JSON values."""
     inputs = {
@@ -214,7 +219,7 @@ def _asked(
     return {
         "version": __version__,
         "inputs": inputs,
-        "model": scenes[0].digest,
+        "model": {"name": spec.name, "digest": spec.digest},
         "options": {
             "mosaic": rule,
             "scenes": list(inputs),

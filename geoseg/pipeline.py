@@ -67,7 +67,8 @@ def segment(
         out: Output directory; created if its parent exists.
         overwrite: Replace a finished run.
         restart: Forget an unfinished run of another request.
-        skip_finished: Take a finished run of the same request as it stands, in place of refusing to touch it.
+        skip_finished: Take a finished run of the same request as it stands, in place of refusing to touch it, or of
+            replacing it.
         cluster: Workers that several scenes share, or the YAML file of a cluster to start; None: as `workers` or
             `scheduler` say.
         on_event: Called with each `geoseg.events` event, in the calling thread.
@@ -125,7 +126,7 @@ def predicted(
     workers = own.enter_context(_reached(cluster, job.options))
     with directory.locked(), own:
         asked = job.asked()
-        if skip_finished and not overwrite and (directory.finished_request() or {}).get("asked") == asked:
+        if skip_finished and (directory.finished_request() or {}).get("asked") == asked:
             yield lambda: read_result(directory.out)
             return
         stored = directory.check(asked, restart=restart, overwrite=overwrite)

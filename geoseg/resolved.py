@@ -17,7 +17,7 @@ from geoseg.config import ChangeConfig, RunConfig
 from geoseg.errors import ConfigError
 from geoseg.polygon_config import PolygonConfig, VectorizeConfig
 
-__all__ = ["PREFIX", "Resolved", "key_of", "resolve", "show_config"]
+__all__ = ["PREFIX", "Resolved", "key_of", "meant", "read_options", "resolve", "show_config"]
 
 PREFIX = "GEOSEG_"
 """What the names of environment variables begin with."""
@@ -53,7 +53,8 @@ def _keys(kind: type[PolygonConfig]) -> dict[str, FieldInfo]:
     return {key_of(name, field): field for name, field in kind.model_fields.items()}
 
 
-def _meant(word: str, words: Iterable[str]) -> str:
+def meant(word: str, words: Iterable[str]) -> str:
+    """``; did you mean tile?`` where one of `words` is like `word`, else nothing."""
     close = get_close_matches(word, list(words), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -66,7 +67,7 @@ def _from_environment(environ: Mapping[str, str], kind: type[PolygonConfig]) -> 
         if not variable.startswith(PREFIX) or variable in elsewhere or not environ[variable].strip():
             continue
         if variable not in known:
-            raise ConfigError(f"environment: {variable} is no option of geoseg{_meant(variable, known)}")
+            raise ConfigError(f"environment: {variable} is no option of geoseg{meant(variable, known)}")
         found[known[variable]] = (environ[variable], variable)
     return found
 
@@ -82,13 +83,17 @@ def _from_file(path: Path, kind: type[PolygonConfig]) -> dict[str, tuple[object,
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: should hold lines like 'tile: 512', not a {type(content).__name__}")
+    return _known(content, str(path), kind)
+
+
+def _known(content: Mapping[Any, object], origin: str, kind: type[PolygonConfig]) -> dict[str, tuple[object, str]]:
     found: dict[str, tuple[object, str]] = {}
     known = _keys(kind)
     for given, value in content.items():
         key = str(given).replace("-", "_")
         if key not in known:
-            raise ConfigError(f"{path}: {given}: no such option{_meant(key, known)}")
-        found[key] = (value, str(path))
+            raise ConfigError(f"{origin}: {given}: no such option{meant(key, known)}")
+        found[key] = (value, origin)
     return found
 
 
@@ -157,12 +162,28 @@ def resolve(
     merged = _from_file(file, kind) if file is not None else {}
     merged |= _from_environment(environ or {}, kind)
     merged |= {key: (value, "command line") for key, value in command_line.items()}
-    try:
-        config = kind.model_validate({key: value for key, (value, _) in merged.items()})
-    except ValidationError as error:
-        raise _explain(error, merged) from error
+    config = _validated(merged, kind)
     origins = {key: merged[key][1] if key in merged else "default" for key in _keys(kind)}
     return Resolved(config=config, origins=origins)
+
+
+def _validated(merged: Mapping[str, tuple[object, str]], kind: type[Config]) -> Config:
+    try:
+        return kind.model_validate({key: value for key, (value, _) in merged.items()})
+    except ValidationError as error:
+        raise _explain(error, merged) from error
+
+
+def read_options(content: Mapping[Any, object], *, origin: str, kind: type[Config]) -> Config:
+    """The options that stand in a part of a file, as `resolve` reads those of a whole one; nothing else counts.
+
+    Raises:
+        ConfigError: A key is unknown or a value wrong; names `origin` and the key.
+
+    >>> read_options({"tile": "512"}, origin="a.yaml: step cover", kind=RunConfig).tile
+    512
+    """
+    return _validated(_known(content, origin, kind), kind)
 
 
 def _plain(value: object) -> object:

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoseg.models import read_spec, validate_package
+from geoseg.models import load_model, package_path, read_spec, validate_package
+from geoseg.prepare import prepare, recipes_for
+from geoseg.scene import Band, BandSet, Scaling
 from geoseg.testing.spectra import BANDS, COVER_OF_KIND, Cover, Kind
 from pipelines.landcover_s2.__main__ import main
 from pipelines.landcover_s2.light import Conditions
@@ -91,3 +94,29 @@ def test_one_command_makes_a_package(tmp_path: Path) -> None:
     assert "NDVI" in [channel.name for channel in spec.channels]
     card = json.loads((package / "model.json").read_text("utf-8"))["properties"]
     assert card["geoseg:provenance"]["chips"]["chips"] == {"train": 16, "val": 2, "test": 2}
+
+
+def test_what_ships_is_small_and_says_that_it_never_saw_a_real_scene() -> None:
+    path = package_path("landcover-s2")
+    assert validate_package(path) == []
+    assert sum(file.stat().st_size for file in path.iterdir()) <= 8_000_000
+    card = json.loads((path / "model.json").read_text("utf-8"))["properties"]
+    told = card["geoseg:provenance"]
+    assert "Generated scenes only" in told["data"]
+    test = told["metrics"]["test"]
+    assert test["calibration_error"]["after"] < test["calibration_error"]["before"]
+    assert {info.name: info.value for info in read_spec(path).classes} == CLASSES
+
+
+def test_what_ships_maps_scenes_that_nobody_has_seen() -> None:
+    model = load_model("landcover-s2")
+    bands = BandSet(tuple(Band(name=name, dtype="uint16", scaling=Scaling(scale=1e-4)) for name in BANDS))
+    (recipe,) = recipes_for(model.spec, bands)
+    right = known = 0
+    for number in range(6):
+        stored, classes = observe(77, number)
+        channels = prepare(torch.from_numpy(stored), torch.ones(SIDE, SIDE, dtype=torch.bool), recipe)
+        found = np.array(model.spec.values)[model.predict(channels[None])[0].argmax(0).numpy()]
+        right += int((found == classes)[classes > 0].sum())
+        known += int((classes > 0).sum())
+    assert right > 0.75 * known

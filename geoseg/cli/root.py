@@ -24,6 +24,7 @@ COMMANDS = {
     "chips": ("geoseg.cli.chips:chips", "Cut training chips from scenes and labels."),
     "train": ("geoseg.cli.train:train", "Train a net on chips; ends with a model package."),
     "plan": ("geoseg.cli.plan:plan", "Say what segment would do: tiles, memory, bytes, time."),
+    "run": ("geoseg.cli.workflow:run_pipeline", "Carry out a pipeline: a YAML file of steps, resumable."),
     "catalog": ("geoseg.cli.catalog:catalog", "Catalog runs, find and check them, ask SQL of their polygons."),
     "view": ("geoseg.cli.view:view", "Write a finished run as one page that opens from disk."),
     "serve": ("geoseg.cli.serve:serve", "Answer requests over HTTP: jobs, maps, tiles, features."),

@@ -123,7 +123,7 @@ class _SceneRun(_Step):
                         out=self.out,
                         overwrite=config.overwrite,
                         restart=config.restart,
-                        skip_finished=call.folders.several,
+                        skip_finished=call.folders.keep_finished,
                         cluster=call.cluster,
                         on_event=self._watch,
                         **{**config.for_pipeline(), **more},

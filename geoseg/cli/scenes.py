@@ -133,6 +133,8 @@ class OutputFolders:
     """DIR."""
     several: bool
     """Whether each scene gets a folder of its own."""
+    keep_finished: bool = False
+    """Whether a finished run of the same request is taken as it stands."""
     _taken: set[str] = field(default_factory=lambda: {MOSAIC})
 
     def of(self, scene: Scene[Source]) -> Place:

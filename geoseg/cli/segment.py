@@ -48,8 +48,17 @@ def segment(resolved: Resolved[RunConfig]) -> int:
     return run_all(given, config, several=several)
 
 
-def run_all(given: Sequence[Input | PairInput], config: RunConfig, *, several: bool) -> int:
+def run_all(
+    given: Sequence[Input | PairInput], config: RunConfig, *, several: bool, keep_finished: bool | None = None
+) -> int:
     """Runs, or plans, every input of a call and says how it went; returns the exit code.
+
+    Args:
+        given: The scenes, or pairs of them.
+        config: The options.
+        several: Whether each gets a folder of its own.
+        keep_finished: Whether a finished run of the same request is taken as it stands; None: of several, unless they
+            are to be replaced.
 
     Raises:
         ConfigError: No output directory is named.
@@ -58,7 +67,8 @@ def run_all(given: Sequence[Input | PairInput], config: RunConfig, *, several: b
         return plan_scenes(given, config, probe=True)
     if config.out is None:
         raise ConfigError("--out is missing: name the directory of the results")
-    folders = OutputFolders(out=config.out, several=several)
+    kept = several and not config.overwrite if keep_finished is None else keep_finished
+    folders = OutputFolders(out=config.out, several=several, keep_finished=kept)
     outcomes, catalog = _run_all(given, folders, config)
     if config.json_output:
         documents = [_document(outcome) for outcome in outcomes]

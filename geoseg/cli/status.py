@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -21,6 +22,7 @@ from geoseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from geoseg.status import RunStatus
+    from geoseg.step_record import PipelineStatus
 
 __all__ = ["scenes_text", "status", "status_text"]
 
@@ -34,7 +36,7 @@ _EVERY: Final = 2.0
 @json_option
 @debug_option
 def status(folder: str, follow: bool, as_json: bool) -> int:
-    """Say how far the run in RUNDIR is, or each run below it.
+    """Say how far the run in RUNDIR is, or each run below it, or each step of a pipeline.
 
     Reads the run's request and journal only: it may be called at any time, and never disturbs the run. Ends with exit
     code 2 where there is no run; with --follow, 0 if every run finished and 1 if not.
@@ -61,25 +63,29 @@ def _follow(folder: str, *, as_json: bool) -> int:
         elif text != shown:
             click.echo(text)
         shown = text
-        states = {run.state for run in (found if isinstance(found, list) else [found])}
+        states = {each.state for each in (found if isinstance(found, list) else [found])}
         if "running" not in states:
             return DONE if states == {"finished"} else FAILED
         time.sleep(_EVERY)
 
 
-def _look(folder: str) -> RunStatus | list[RunStatus]:
-    """The run in a folder; or those in the folders below it, by name.
+def _look(folder: str) -> RunStatus | list[RunStatus] | PipelineStatus:
+    """The run in a folder; or the steps of a pipeline; or the runs in the folders below it, by name.
 
     Raises:
         ConfigError: There is none.
     """
     from geoseg.journal import RunDirectory
     from geoseg.status import read_status
+    from geoseg.step_record import read_steps
 
     directory = RunDirectory(folder)
     own = read_status(directory)
     if own is not None:
         return own
+    pipeline = read_steps(folder if "://" in folder else Path(folder))
+    if pipeline is not None:
+        return pipeline
     places = [directory.store.below(name).href() for name in directory.store.folders() if not name.startswith(".")]
     found = [run for place in places if (run := read_status(RunDirectory(place))) is not None]
     if not found:
@@ -87,10 +93,22 @@ def _look(folder: str) -> RunStatus | list[RunStatus]:
     return found
 
 
-def _text(found: RunStatus | list[RunStatus], *, as_json: bool) -> str:
+def _text(found: RunStatus | list[RunStatus] | PipelineStatus, *, as_json: bool) -> str:
+    from geoseg.step_record import PipelineStatus
+
     if isinstance(found, list):
         return json.dumps({"runs": [run.document() for run in found]}) if as_json else scenes_text(found)
-    return json.dumps(found.document()) if as_json else status_text(found)
+    if as_json:
+        return json.dumps(found.document())
+    return _steps_text(found) if isinstance(found, PipelineStatus) else status_text(found)
+
+
+def _steps_text(found: PipelineStatus) -> str:
+    rows = [("step", "verb", "state", "took")]
+    for step in found.steps:
+        state = f"{step.state}; the same command goes on there" if step.state == "interrupted" else step.state
+        rows.append((step.name, step.verb, state, "" if step.seconds is None else time_text(step.seconds)))
+    return table(rows)
 
 
 def status_text(run: RunStatus) -> str:

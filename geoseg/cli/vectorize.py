@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from geoseg.finished_map import FinishedMap
     from geoseg.spec import ClassInfo
 
-__all__ = ["vectorize"]
+__all__ = ["draw", "vectorize"]
 
 
 @dataclass(slots=True)
@@ -54,8 +54,18 @@ def vectorize(resolved: Resolved[VectorizeConfig]) -> int:
     MAP may be of any size: it is read piece by piece, and no piece leaves a trace in the polygons. The extension of
     FILE decides its format. Prints the paths of the files.
     """
-    config = resolved.config
-    set_up_messages(**config.for_messages())
+    set_up_messages(**resolved.config.for_messages())
+    return draw(resolved.config)
+
+
+def draw(config: VectorizeConfig) -> int:
+    """Writes the polygons of a map and says how many there are; returns the exit code.
+
+    Raises:
+        ConfigError: The map or the files are not what they have to be.
+        SourceError: The map cannot be read.
+        SinkError: The files cannot be written.
+    """
     if len(config.inputs) != 1:
         raise ConfigError(f"{len(config.inputs)} maps were given: name one, a raster or the directory of a run")
     groups = _groups(config)

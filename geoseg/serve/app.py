@@ -67,6 +67,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             yield
     finally:
         await service.jobs.stop()
+        if service.database is not None:
+            service.database.close()
 
 
 @contextmanager

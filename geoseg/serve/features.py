@@ -1,4 +1,4 @@
-"""OGC API - Features over the polygons of each finished run, straight from its GeoParquet."""
+"""OGC API - Features over the polygons of each finished run, straight from its GeoParquet, or from PostGIS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pydantic import BaseModel, Field
 from geoseg.catalog.tree import GEOJSON
 from geoseg.serve.extents import BBOX, INTERVAL, parse_interval, text_bbox
 from geoseg.serve.opened import Opened, fingerprint
-from geoseg.serve.polygon_file import PolygonFile, PolygonPage, Wish, open_polygons
+from geoseg.serve.polygon_file import PolygonFile, open_polygons
+from geoseg.serve.polygon_table import find_table
+from geoseg.serve.polygons import PolygonPage, Polygons, Wish
 from geoseg.serve.problems import Problem, problem_responses
 from geoseg.serve.records import Conformance, LinkTo, base_url, link_to
 from geoseg.serve.runs import FinishedRun
@@ -81,46 +83,61 @@ def polygons_of(run: FinishedRun) -> PolygonFile:
     return _OPENED.get((str(path), fingerprint(path)), lambda: open_polygons(path, outline))
 
 
+def _kept(service: Service, run: FinishedRun) -> Polygons:
+    """The polygons of a run from the service's database if it has them, else from the run's file.
+
+    Raises:
+        Problem: Neither has any, or the database does not answer.
+    """
+    outline = run.item.get("geometry")
+    if service.database is not None and outline is not None:
+        names = polygons_of(run).attributes if POLYGONS in run.files() else None
+        found = find_table(service.database, run.item["id"], outline, names)
+        if found is not None:
+            return found
+    return polygons_of(run)
+
+
 def router(service: Service) -> APIRouter:
     """``/runs/{run}``, an OGC API - Features of its own."""
     routes = APIRouter(tags=["features"])
     _add_landing(routes, service)
 
-    @routes.get("/runs/{run_id}/collections", summary="Its one collection", responses=problem_responses(404))
+    @routes.get("/runs/{run_id}/collections", summary="Its one collection", responses=problem_responses(404, 503))
     def collections(request: Request, run_id: RunId) -> dict[str, Any]:
         path = f"/runs/{run_id}/collections"
-        told = _collection(request, run_of(service, run_id))
+        told = _collection(request, service, run_of(service, run_id))
         return {"collections": [told], "links": _links(link_to(request, path, "self"))}
 
-    @routes.get("/runs/{run_id}/collections/polygons", summary="The polygons", responses=problem_responses(404))
+    @routes.get("/runs/{run_id}/collections/polygons", summary="The polygons", responses=problem_responses(404, 503))
     def collection(request: Request, run_id: RunId) -> dict[str, Any]:
-        return _collection(request, run_of(service, run_id))
+        return _collection(request, service, run_of(service, run_id))
 
     @routes.get(
         "/runs/{run_id}/collections/polygons/items",
         summary="Some of them",
-        responses=_GEOJSON | problem_responses(400, 404),
+        responses=_GEOJSON | problem_responses(400, 404, 503),
         response_class=Response,
     )
     def items(request: Request, run_id: RunId, query: Annotated[FeaturesQuery, Query()]) -> Response:
-        file = polygons_of(run_of(service, run_id))
+        kept = _kept(service, run_of(service, run_id))
         wish = _wish(query, request.query_params)
-        page = file.page(wish, min(query.limit, LARGEST_PAGE), query.token)
-        return Response(_collection_text(request, file, page, file.matched(wish)), media_type=GEOJSON)
+        page = kept.page(wish, min(query.limit, LARGEST_PAGE), query.token)
+        return Response(_collection_text(request, kept, page, kept.matched(wish)), media_type=GEOJSON)
 
     @routes.get(
         "/runs/{run_id}/collections/polygons/items/{polygon_id}",
         summary="One of them",
-        responses=_GEOJSON | problem_responses(400, 404),
+        responses=_GEOJSON | problem_responses(400, 404, 503),
         response_class=Response,
     )
     def item(request: Request, run_id: RunId, polygon_id: Annotated[str, Path(max_length=64)]) -> Response:
-        file = polygons_of(run_of(service, run_id))
+        kept = _kept(service, run_of(service, run_id))
         usable = polygon_id.isascii() and polygon_id.isdecimal() and len(polygon_id) < 19
-        found = file.find(int(polygon_id)) if usable else None
+        found = kept.find(int(polygon_id)) if usable else None
         if found is None:
-            raise Problem(404, "No such polygon", f"their ids are 1 to {file.count}")
-        feature = json.loads(bytes(feature_texts(*found, file.attributes)))
+            raise Problem(404, "No such polygon", f"their ids are 1 to {kept.count}")
+        feature = json.loads(bytes(feature_texts(*found, kept.attributes)))
         own = f"/runs/{run_id}/collections/polygons"
         feature["links"] = _links(
             link_to(request, f"{own}/items/{polygon_id}", "self", GEOJSON), link_to(request, own, "collection")
@@ -136,7 +153,7 @@ _GEOJSON: dict[int | str, dict[str, Any]] = {
 
 
 def _add_landing(routes: APIRouter, service: Service) -> None:
-    @routes.get("/runs/{run_id}", summary="One run", responses=problem_responses(404))
+    @routes.get("/runs/{run_id}", summary="One run", responses=problem_responses(404, 503))
     def landing(request: Request, run_id: RunId) -> dict[str, Any]:
         run, own = run_of(service, run_id), f"/runs/{run_id}"
         kind = "changes" if run.kind == "change" else "maps"
@@ -150,14 +167,14 @@ def _add_landing(routes: APIRouter, service: Service) -> None:
         title = run.item["properties"].get("title") or run_id
         return {"title": title, "description": "Polygons of a finished run.", "links": links}
 
-    @routes.get("/runs/{run_id}/conformance", summary="Standards", responses=problem_responses(404))
+    @routes.get("/runs/{run_id}/conformance", summary="Standards", responses=problem_responses(404, 503))
     def conforms(run_id: RunId) -> Conformance:
         run_of(service, run_id)
         return Conformance(conformsTo=_CONFORMS_TO)
 
 
-def _collection(request: Request, run: FinishedRun) -> dict[str, Any]:
-    file = polygons_of(run)
+def _collection(request: Request, service: Service, run: FinishedRun) -> dict[str, Any]:
+    kept = _kept(service, run)
     own, told = f"/runs/{run.id}/collections/polygons", run.item["properties"]
     times = [told.get("start_datetime") or told["datetime"], told.get("end_datetime") or told["datetime"]]
     return {
@@ -166,15 +183,22 @@ def _collection(request: Request, run: FinishedRun) -> dict[str, Any]:
         "description": "What the map shows, region by region.",
         "itemType": "feature",
         "crs": [CRS84],
-        "geoseg:crs": file.stored_crs,  # as storageCrs clients would ask for it
+        "geoseg:crs": kept.stored_crs,  # as storageCrs clients would ask for it
         "extent": {"spatial": {"bbox": [run.item["bbox"]], "crs": CRS84}, "temporal": {"interval": [times]}},
         "links": _links(
             link_to(request, own, "self"),
             link_to(request, f"{own}/items", "items", GEOJSON),
-            link_to(request, f"/jobs/{run.id}/files/{POLYGONS}", "enclosure", "application/vnd.apache.parquet"),
-            link_to(request, f"/runs/{run.id}/tiles/polygons/tilejson.json", "tilejson"),
+            *(_files(request, run) if POLYGONS in run.files() else ()),
         ),
     }
+
+
+def _files(request: Request, run: FinishedRun) -> tuple[LinkTo, LinkTo]:
+    """What a run with GeoParquet has besides."""
+    return (
+        link_to(request, f"/jobs/{run.id}/files/{POLYGONS}", "enclosure", "application/vnd.apache.parquet"),
+        link_to(request, f"/runs/{run.id}/tiles/polygons/tilejson.json", "tilejson"),
+    )
 
 
 def _links(*links: LinkTo) -> list[dict[str, Any]]:
@@ -190,7 +214,7 @@ def _wish(query: FeaturesQuery, asked: Mapping[str, str]) -> Wish:
     )
 
 
-def _collection_text(request: Request, file: PolygonFile, page: PolygonPage, matched: int | None) -> bytes:
+def _collection_text(request: Request, kept: Polygons, page: PolygonPage, matched: int | None) -> bytes:
     """A FeatureCollection as UTF-8."""
     path = f"{base_url(request)}{request.url.path}"
     query = f"?{request.url.query}" if request.url.query else ""
@@ -203,6 +227,6 @@ def _collection_text(request: Request, file: PolygonFile, page: PolygonPage, mat
         "timeStamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "numberReturned": page.count,
     } | ({} if matched is None else {"numberMatched": matched})
-    texts = [feature_texts(table, shapes, file.attributes, before=",\n") for table, shapes in page.tables]
+    texts = [feature_texts(table, shapes, kept.attributes, before=",\n") for table, shapes in page.tables]
     features = b"".join(texts)[2:]
     return b'{"type":"FeatureCollection","features":[' + features + b"]," + json.dumps(about).encode()[1:]

@@ -37,6 +37,8 @@ def router(service: Service) -> APIRouter:
             service.scenes.list()
         except GeosegError as error:
             raise Problem(503, "Not ready", "the catalog of scenes cannot be read") from error
+        if service.database is not None:
+            service.database.demand()
         return {"status": "ready"}
 
     @routes.get("/metrics", summary="Figures for Prometheus", response_class=Response, responses=_TEXT)

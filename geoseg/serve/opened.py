@@ -26,11 +26,15 @@ def fingerprint(path: Path) -> str:
 class Opened(Generic[T]):
     """The last few things that were opened; the one that was not asked for longest is forgotten first."""
 
-    def __init__(self, most: int) -> None:
-        """Nothing is open yet; at most `most` will be."""
-        self._most = most
+    def __init__(self, most: int, weigh: Callable[[T], int] = lambda _: 1) -> None:
+        """Nothing is open yet; together they will weigh at most `most`, or be one alone."""
+        self._most, self._weigh, self._weight = most, weigh, 0
         self._lock = threading.Lock()
         self._known: OrderedDict[Hashable, T] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._known)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gave for a key, now or before; two threads that ask at once may each make one.
@@ -45,9 +49,12 @@ class Opened(Generic[T]):
                 return self._known[key]
         made = make()
         with self._lock:
+            if key in self._known:
+                self._weight -= self._weigh(self._known.pop(key))
             self._known[key] = made
-            while len(self._known) > self._most:
-                self._known.popitem(last=False)
+            self._weight += self._weigh(made)
+            while self._weight > self._most and len(self._known) > 1:
+                self._weight -= self._weigh(self._known.popitem(last=False)[1])
         return made
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial, reduce
+from functools import reduce
 from operator import and_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,51 +20,17 @@ import shapely
 from geoseg.catalog.query import bounds_near
 from geoseg.earth import to_lonlat
 from geoseg.errors import SourceError
-from geoseg.serve.opened import Opened
+from geoseg.serve.polygons import AT_ONCE, MOST_VERTICES, PolygonPage, Polygons, Wish, crs_uri, not_told, range_of
 from geoseg.serve.problems import Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-__all__ = ["PolygonFile", "PolygonPage", "Wish", "areal", "open_polygons"]
+__all__ = ["PolygonFile", "areal", "open_polygons"]
 
 Shapes = npt.NDArray[np.object_]
 """(n,) polygons and multipolygons."""
-
-_LARGE = 16 << 20  # bytes of a row group that holds very large polygons, which every tile would read as a whole
-_PARTS = 32  # areas of which their parts are kept
-_AT_ONCE = 256
-"""Polygons that are placed on the Earth at once."""
-_MOST_VERTICES = 1_000_000
-"""Of a page; one with larger polygons ends early."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """Which polygons a client means: those that meet all of it."""
-
-    area: Any = None
-    """What they touch, in longitude and latitude; None: anything."""
-    interval: tuple[datetime, datetime] | None = None
-    """When; None: at any time."""
-    values: Mapping[str, str] = field(default_factory=dict)
-    """Attribute -> its value, or of numbers ``LEAST/LARGEST`` with ``..`` for an open end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PolygonPage:
-    """Some of the polygons that were meant, in the order of the file."""
-
-    tables: Sequence[tuple[pa.Table, Shapes]]
-    """Rows with their polygons in longitude and latitude."""
-    token: str | None
-    """Of the next page; None: this was the last."""
-
-    @property
-    def count(self) -> int:
-        """How many polygons."""
-        return sum(len(shapes) for _, shapes in self.tables)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,14 +49,11 @@ class PolygonFile:
     """Its columns (a pyarrow.Schema)."""
     count: int
     """Number of its polygons."""
-    _kept: Opened[tuple[Any, Shapes]] = field(default_factory=lambda: Opened(most=_PARTS))
 
     @property
     def stored_crs(self) -> str:
         """The CRS as a URI where it has one, else as WKT."""
-        crs = pyproj.CRS.from_user_input(self.crs)
-        authority = crs.to_authority(min_confidence=100)
-        return f"http://www.opengis.net/def/crs/{authority[0]}/0/{authority[1]}" if authority else crs.to_wkt()
+        return crs_uri(self.crs)
 
     @property
     def attributes(self) -> list[str]:
@@ -112,9 +75,9 @@ class PolygonFile:
         for index, table in self._groups(expression, group):
             start = skip if index == group else 0
             while start < len(table):
-                if room <= 0 or vertices > _MOST_VERTICES:
+                if room <= 0 or vertices > MOST_VERTICES:
                     return PolygonPage(tables=found, token=f"{index}-{start}")
-                few = table.slice(start, min(room, _AT_ONCE))
+                few = table.slice(start, min(room, AT_ONCE))
                 shapes = self._lonlat(few)
                 start += len(few)
                 if wish.area is not None:
@@ -142,58 +105,10 @@ class PolygonFile:
                 return table, self._lonlat(table)
         return None
 
-    def near(
-        self, area: Any, columns: Sequence[str], least_area: float, most: int, around: Any
-    ) -> Iterator[tuple[pa.RecordBatch | pa.Table, Shapes]]:
-        """Polygons whose boxes touch an area in longitude and latitude; of more than `most` the largest.
-
-        Rows, with what lies near the area of their polygons, in longitude and latitude. It may touch itself where it
-        was cut.
-
-        Args:
-            area: Where.
-            columns: Names of those to give; those that the file lacks are left out.
-            least_area: Of a polygon, in square metres.
-            most: Number of polygons, as far as areas differ.
-            around: Holds the area, and others that will be asked for; what lies in it of very large polygons is kept.
-        """
-        if not shapely.intersects(self.footprint, area):
-            return
-        expression, reach = self._touches(area), bounds_near(self.footprint, area, self.crs)
-        names = [name for name in columns if name in self.schema.names]
-        if "area_m2" in self.schema.names:
-            expression &= self._large_enough(expression, least_area, most)
-        groups = [part.row_groups[0] for part in self.fragment.split_by_row_group(expression, schema=self.schema)]
-        large = [group.id for group in groups if group.total_byte_size > _LARGE]
-        others = [group.id for group in groups if group.id not in large]
-        for group in large:
-            rows, shapes = self._kept.get((group, around.bounds), partial(self._cut, group, around))
-            yield self._reached(rows.select(names), shapes, reach)
-        if others:
-            for batch in self.fragment.subset(row_group_ids=others).to_batches(
-                schema=self.schema, columns=[*names, "geometry"], filter=expression, batch_readahead=2
-            ):
-                yield self._reached(batch.select(names), _shapes(batch), reach)
-
-    def _large_enough(self, expression: pc.Expression, least_area: float, most: int) -> pc.Expression:
-        import pyarrow.compute as pc
-
-        expression &= pc.field("area_m2") >= least_area
-        areas = self.fragment.to_table(schema=self.schema, columns=["area_m2"], filter=expression)["area_m2"]
-        crowded = len(areas) > most
-        return pc.field("area_m2") >= (float(np.partition(areas.to_numpy(), -most)[-most]) if crowded else least_area)
-
-    def _cut(self, group: int, around: Any) -> tuple[pa.Table, Shapes]:
-        """The rows of a group of very large polygons, with what of them lies in an area."""
-        table = self.fragment.subset(row_group_ids=[group]).to_table(schema=self.schema)
-        reach = bounds_near(self.footprint, around, self.crs)
-        return table.drop_columns(["geometry"]), areal(shapely.clip_by_rect(_shapes(table), *reach))
-
-    def _reached(self, rows: Any, shapes: Shapes, reach: tuple[float, ...]) -> tuple[Any, Shapes]:
-        """The rows that reach into a box of the file's CRS, with what lies in it, in longitude and latitude."""
-        inside = areal(shapely.clip_by_rect(shapes, *reach))
-        left = np.flatnonzero(~shapely.is_empty(inside))
-        return rows.take(left), to_lonlat(inside[left], self.crs)
+    def parts_near(self, area: Any) -> Sequence[Any]:
+        """The row groups, each a pyarrow.dataset.Fragment, that may hold polygons that touch an area."""
+        found: Sequence[Any] = self.fragment.split_by_row_group(self._touches(area), schema=self.schema)
+        return found
 
     def _lonlat(self, table: pa.Table) -> Shapes:
         shapes = to_lonlat(_shapes(table), self.crs)
@@ -299,12 +214,11 @@ def _has(schema: pa.Schema, name: str, text: str) -> pc.Expression:
     if pa.types.is_string(kind):
         return pc.field(name) == text
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise Problem(400, "Bad Request", f"{name}: these polygons have no such attribute to choose by")
-    words = text.split("/") if "/" in text else [text, text]
-    try:
-        low, high = (None if word == ".." else float(word) for word in words)
-    except ValueError:
-        raise Problem(400, "Bad Request", f"{name}: a number, or LEAST/LARGEST with .. for an open end") from None
+        raise not_told(name)
+    low, high = range_of(name, text)
     bounds = [] if low is None else [pc.field(name) >= low]
     bounds += [] if high is None else [pc.field(name) <= high]
     return reduce(and_, bounds, pc.is_valid(pc.field(name)))
+
+
+_: type[Polygons] = PolygonFile

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from geoseg.errors import ConfigError
 from geoseg.models import package_path, read_spec
+from geoseg.serve.database import Database
 from geoseg.serve.limits import is_loopback
 from geoseg.serve.queue import JobQueue
 from geoseg.serve.runs import Runs
@@ -34,6 +35,8 @@ class Service:
     """What jobs may use."""
     models: Mapping[str, ModelSpec]
     """Cards of the models that jobs may use, by name."""
+    database: Database | None
+    """In which polygons are looked up before the runs' own files."""
     places: Mapping[str, str]
     """Where those models are, by name: for `geoseg.models.load_model`, never for clients."""
 
@@ -42,7 +45,9 @@ def make_service(settings: ServiceSettings) -> Service:
     """A service that does not run yet; its models' cards and its tokens are read.
 
     Raises:
-        ConfigError: It would be open to other machines, two models bear one name, or the tokens cannot be read.
+        ConfigError: It would be open to other machines, two models bear one name, the tokens cannot be read, or
+            what should be the database's address is none.
+        MissingExtraError: There is a database, and psycopg is not installed.
         ModelError: A model cannot be used.
     """
     clients = read_tokens(settings.tokens)
@@ -54,7 +59,14 @@ def make_service(settings: ServiceSettings) -> Service:
         raise ConfigError("--models: two packages bear one name; leave one out")
     runs, scenes = Runs(settings.root), Scenes(settings.catalog)
     places = {spec.name: str(package_path(name).absolute()) for name, spec in specs}
-    jobs = JobQueue(settings)
+    database = None if settings.features is None else Database(settings.features)
     return Service(
-        settings=settings, clients=clients, jobs=jobs, runs=runs, scenes=scenes, models=models, places=places
+        settings=settings,
+        clients=clients,
+        jobs=JobQueue(settings),
+        runs=runs,
+        scenes=scenes,
+        models=models,
+        database=database,
+        places=places,
     )

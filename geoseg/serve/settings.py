@@ -64,6 +64,11 @@ class ServiceSettings(BaseModel):
     )
     workers: _Count | None = _setting(None, "Processes that share the work of each job. Default: 1.", "N")
     scheduler: str | None = _setting(None, "Address of the scheduler of a Dask cluster that does the work.", "ADDRESS")
+    features: Annotated[str | None, Field(repr=False)] = _setting(
+        None,
+        "PostGIS in which polygons are looked up that runs have put there with --to: postgresql://HOST/DB?table=NAME.",
+        "URL",
+    )
     cluster: Path | None = _setting(None, "Description of a Dask cluster to start for each job.", "FILE.yaml")
 
 

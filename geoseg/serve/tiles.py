@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
 import shapely
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Path, Request, Response
 
 import geoseg
 from geoseg.serve.features import POLYGONS, RunId, polygons_of, run_of
@@ -18,8 +18,10 @@ from geoseg.serve.polygon_file import PolygonFile
 from geoseg.serve.problems import Problem, problem_responses
 from geoseg.serve.raster_tiles import CLASSES, SHADES, SIDE, open_tiles
 from geoseg.serve.records import base_url
+from geoseg.serve.row_groups import Chosen, choose, read_ahead
 from geoseg.serve.runs import FinishedRun
 from geoseg.serve.service import Service
+from geoseg.serve.tile_grid import Lattice, paint, trace
 from geoseg.serve.vector_tiles import BUFFER, DEEPEST, EXTENT, LayerEncoder, TilePlace
 from geoseg.source.open import limit_cache
 
@@ -35,11 +37,10 @@ SEEN = 2.0
 COARSE = 4
 """Grid of the corners at lower zooms, in units: half a pixel of 512."""
 
-SHARED = 2
-"""Zooms from a tile up to the one whose parts of very large polygons are kept for its neighbours."""
 FARTHEST = 2
 """Zooms from the map's own pixels up to the first one with vector tiles."""
 
+_TOLD = ("id", *ATTRIBUTES)
 _ANSWERS = Answers(64 << 20)
 _BLOCKS = 256 << 20  # bytes of decoded blocks that GDAL keeps
 _AT_WORK = threading.BoundedSemaphore(4)  # vector tiles that are made at once
@@ -62,9 +63,14 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["tiles"])
 
     @routes.get("/runs/{run_id}/tiles/{layer}/tilejson.json", summary="TileJSON", responses=problem_responses(404))
-    def tilejson(request: Request, run_id: RunId, layer: Annotated[str, Path(max_length=64)]) -> dict[str, Any]:
+    def tilejson(
+        request: Request, run_id: RunId, layer: Annotated[str, Path(max_length=64)], afterwards: BackgroundTasks
+    ) -> dict[str, Any]:
         run = _run_with(service, run_id, layer)
-        return _vector_json(request, run) if layer == "polygons" else _raster_json(request, run, layer)
+        if layer != "polygons":
+            return _raster_json(request, run, layer)
+        afterwards.add_task(read_ahead, polygons_of(run))
+        return _vector_json(request, run)
 
     @routes.get(
         "/runs/{run_id}/tiles/polygons/{z}/{x}/{y}.mvt",
@@ -165,15 +171,36 @@ def vector_tile(file: PolygonFile, tile: TilePlace, *, exact: bool) -> bytes:
             half a pixel at most.
     """
     layer = LayerEncoder(name="polygons")
-    least_area = 0.0 if exact else _least_area(tile)
-    area, around = tile.area(BUFFER / EXTENT), tile.above(SHARED).area(BUFFER / EXTENT)
-    for batch, shapes in file.near(area, ("id", *ATTRIBUTES), least_area, MOST, around):
+    chosen = choose(file, tile.area(BUFFER / EXTENT), 0.0 if exact else _least_area(tile), MOST)
+    lattice = None if exact or not chosen else tile.cells(file.crs, chosen[0].reach, COARSE)
+    if lattice is not None:
+        _draw(layer, chosen, lattice)
+        return layer.tile()
+    for some in chosen:
+        left, shapes = some.shapes()
         placed = tile.place(shapes, 1 if exact else COARSE)
-        left = np.flatnonzero(~shapely.is_empty(placed))
-        rows = batch.take(left)
-        told = {name: rows[name].to_pylist() for name in rows.schema.names if name != "id"}
-        layer.add(rows["id"].to_numpy(), told, placed[left])
+        seen = np.flatnonzero(~shapely.is_empty(placed))
+        layer.add(*_told(some.rows(_TOLD).take(left[seen])), placed[seen])
     return layer.tile()
+
+
+def _draw(layer: LayerEncoder, chosen: Sequence[Chosen], lattice: Lattice) -> None:
+    """Puts polygons into a layer as a grid of half pixels shows them."""
+    import pyarrow as pa
+
+    grid = np.zeros(((EXTENT + 2 * BUFFER) // COARSE,) * 2, np.int32)
+    done = 1
+    for some in chosen:
+        paint(grid, some.rings(), np.arange(done, done + len(some.places)), lattice)
+        done += len(some.places)
+    seen = trace(grid)
+    rows = pa.concat_tables(some.rows(_TOLD) for some in chosen).take(seen.owners - 1)
+    layer.add_outlines(*_told(rows), seen.points * COARSE - BUFFER, seen.ends, seen.first_rings)
+
+
+def _told(rows: Any) -> tuple[Any, dict[str, list[Any]]]:
+    """Ids and attributes of polygons."""
+    return rows["id"].to_numpy(), {name: rows[name].to_pylist() for name in rows.schema.names if name != "id"}
 
 
 def _least_area(tile: TilePlace) -> float:
@@ -199,7 +226,7 @@ def _vector_json(request: Request, run: FinishedRun) -> dict[str, Any]:
     first, last = _vector_zooms(run)
     text = (
         f"Below zoom {last} polygons smaller than {SEEN:g} x {SEEN:g} pixels (of 512 along a tile) are left out, "
-        f"corners lie on half pixels, and a tile holds the {MOST} largest."
+        f"outlines follow half pixels, and of more polygons a tile holds the {MOST} largest."
     )
     return _json(request, run, "polygons", "mvt", (first, last)) | {
         "description": text,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyproj
 import shapely
 
+from geoseg.serve.drawing import drawn
 from geoseg.serve.polygon_file import areal
+from geoseg.serve.tile_grid import Lattice
 
 __all__ = ["BUFFER", "DEEPEST", "EXTENT", "LayerEncoder", "TilePlace"]
 
@@ -27,7 +30,7 @@ Shapes = npt.NDArray[np.object_]
 Numbers = npt.NDArray[np.int64]
 
 _HIGHEST = 85.0511287798066  # of the square that web maps show
-_MOVE, _LINE, _CLOSE = 9, 2, 15
+_ASTRAY = 0.1  # cells that a line between two knots may be off
 _POLYGON = 3
 
 
@@ -54,15 +57,6 @@ class TilePlace:
         north, south = (_latitude(row / 2**self.z) for row in (self.y - margin, self.y + 1 + margin))
         return shapely.box(max(west, -180), south, min(east, 180), north)
 
-    def above(self, zooms: int) -> TilePlace:
-        """The tile that holds this one, some zooms before.
-
-        >>> TilePlace(z=5, x=9, y=31).above(3)
-        TilePlace(z=2, x=1, y=3)
-        """
-        up = min(zooms, self.z)
-        return TilePlace(z=self.z - up, x=self.x >> up, y=self.y >> up)
-
     def metres(self, pixels: int = 512) -> float:
         """Ground distance between neighbours of `pixels` along the tile's side, in its middle."""
         middle = np.radians(_latitude((self.y + 0.5) / 2**self.z))
@@ -86,11 +80,40 @@ class TilePlace:
     def _reach(self) -> tuple[float, float, float, float]:
         return -BUFFER, -BUFFER, EXTENT + BUFFER, EXTENT + BUFFER
 
+    def cells(self, crs: str, reach: tuple[float, float, float, float], grid: int) -> Lattice | None:
+        """Where a box of a CRS lies on the tile's cells of `grid` units, from the north-west of its buffer on.
+
+        None where lines between no number of knots come near enough: about a pole, and across the line half round the
+        Earth from the tile.
+        """
+        left, bottom, right, top = reach
+        for knots in (33, 129, 513):
+            xs, ys = np.linspace(left, right, knots), np.linspace(bottom, top, knots)
+            places = self._cells_at(crs, xs, ys, grid)
+            middles = self._cells_at(crs, (xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2, grid)
+            between = (places[1:, 1:] + places[1:, :-1] + places[:-1, 1:] + places[:-1, :-1]) / 4
+            if np.abs(between - middles).max() < _ASTRAY:
+                step = (right - left) / (knots - 1), (top - bottom) / (knots - 1)
+                return Lattice(origin=(left, bottom), step=step, places=places)
+        return None
+
+    def _cells_at(self, crs: str, xs: Any, ys: Any, grid: int) -> npt.NDArray[np.float64]:
+        x, y = np.meshgrid(xs, ys)
+        lon, lat = _to_lonlat(crs).transform(x.ravel(), y.ravel())
+        middle = 360 * (self.x + 0.5) / 2**self.z - 180
+        lonlat = np.column_stack([(np.asarray(lon) - middle + 180) % 360 - 180 + middle, lat])
+        return (self._units(lonlat).reshape(*x.shape, 2) + BUFFER) / grid
+
     def _units(self, lonlat: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         latitude = np.radians(np.clip(lonlat[:, 1], -_HIGHEST, _HIGHEST))
         across = (lonlat[:, 0] + 180) / 360
         down = 0.5 - np.arcsinh(np.tan(latitude)) / (2 * np.pi)
         return np.column_stack([(across * 2**self.z - self.x) * EXTENT, (down * 2**self.z - self.y) * EXTENT])
+
+
+@lru_cache(maxsize=16)
+def _to_lonlat(crs: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
 
 
 def _latitude(down: float) -> float:
@@ -120,14 +143,27 @@ class LayerEncoder:
             attributes: Name -> (n,) numbers, words, or None where there is none.
             shapes: (n,) polygons and multipolygons in whole units of the tile, none empty.
         """
-        if not len(shapes):
-            return
-        tags = [b""] * len(shapes)
+        if len(shapes):
+            self.add_outlines(ids, attributes, *_ragged(shapes))
+
+    def add_outlines(
+        self, ids: Numbers, attributes: Mapping[str, Sequence[Any]], points: Numbers, rings: Numbers, first: Numbers
+    ) -> None:
+        """Takes features whose rings are drawn already.
+
+        Args:
+            ids: (n,) not negative.
+            attributes: As `add` has them.
+            points: (point, xy) of closed rings, exteriors clockwise on the screen and before their holes.
+            rings: (ring + 1,) where each begins and ends.
+            first: (n + 1,) where the rings of each feature begin and end.
+        """
+        tags = [b""] * len(ids)
         for name, values in attributes.items():
             key = _varint(self._keys.setdefault(name, len(self._keys)))
             known = {value: self._tag(key, value) for value in set(values) if value is not None}
             tags = [tag + known.get(value, b"") for tag, value in zip(tags, values, strict=True)]
-        for polygon_id, tag, geometry in zip(ids.tolist(), tags, _geometries(shapes), strict=True):
+        for polygon_id, tag, geometry in zip(ids.tolist(), tags, drawn(points, rings, first), strict=True):
             body = b"\x08" + _varint(polygon_id) + _field(2, tag) + bytes([0x18, _POLYGON]) + _field(4, geometry)
             self._features.append(_field(2, body))
 
@@ -145,66 +181,12 @@ class LayerEncoder:
         return key + _varint(self._values.setdefault(coded, len(self._values)))
 
 
-def _geometries(shapes: Shapes) -> Iterator[bytes]:
-    """The commands that draw each polygon: exteriors clockwise on the screen, moves from corner to corner."""
+def _ragged(shapes: Shapes) -> tuple[Numbers, Numbers, Numbers]:
+    """Points and rings of polygons and multipolygons, and the first ring of each: exteriors clockwise on the screen."""
     _, coords, offsets = shapely.to_ragged_array(shapely.orient_polygons(shapes))
     rings, polygons = (np.asarray(each, np.int64) for each in offsets[:2])
     parts = np.asarray(offsets[2], np.int64) if len(offsets) == 3 else np.arange(len(shapes) + 1)
-    first_ring = polygons[parts]  # (n + 1,) of each feature
-    open_, starts = _corners(np.rint(coords[:, :2]).astype(np.int64), rings)
-    lengths = np.diff(starts)
-    moves = np.diff(open_, axis=0, prepend=[[0, 0]])
-    begin = starts[first_ring[:-1]]
-    moves[begin] = open_[begin]  # each feature begins at 0, 0
-    ends = np.concatenate([[0], np.cumsum(2 * lengths + 3)])
-    commands = np.empty(ends[-1], np.int64)
-    at = np.repeat(ends[:-1], lengths) + 2 * (np.arange(len(moves)) - np.repeat(starts[:-1], lengths)) + 2
-    at[starts[:-1]] -= 1
-    zigzag = moves << 1 ^ moves >> 63
-    commands[at], commands[at + 1] = zigzag.T
-    commands[ends[:-1]], commands[ends[1:] - 1] = _MOVE, _CLOSE
-    commands[ends[:-1] + 3] = (lengths - 1) << 3 | _LINE
-    return _packed(commands, ends[first_ring])
-
-
-def _corners(coords: Numbers, rings: Numbers) -> tuple[Numbers, Numbers]:
-    """(corner, xy) of rings that close by themselves, without what repeats or lies on a line; where each ring begins.
-
-    >>> ring = np.array([[0, 0], [0, 0], [1, 0], [3, 0], [3, 3], [0, 0]])
-    >>> _corners(ring, np.array([0, 6]))[0].tolist()
-    [[0, 0], [3, 0], [3, 3]]
-    """
-    points, starts = np.delete(coords, rings[1:] - 1, axis=0), rings - np.arange(len(rings))
-    points, starts = _only((_ahead(points, starts) != 0).any(axis=1), points, starts)
-    ahead = _ahead(points, starts)
-    last = np.arange(len(points)) - 1
-    last[starts[:-1]] = starts[1:] - 1
-    before = ahead[last]
-    return _only(ahead[:, 0] * before[:, 1] != ahead[:, 1] * before[:, 0], points, starts)
-
-
-def _ahead(points: Numbers, starts: Numbers) -> Numbers:
-    """From each point to the next of its ring."""
-    following = np.arange(1, len(points) + 1)
-    following[starts[1:] - 1] = starts[:-1]
-    return points[following] - points
-
-
-def _only(kept: Any, points: Numbers, starts: Numbers) -> tuple[Numbers, Numbers]:
-    return points[kept], np.concatenate([[0], np.cumsum(kept)])[starts]
-
-
-def _packed(values: Numbers, ends: Numbers) -> Iterator[bytes]:
-    """Stretches of values as varints."""
-    lengths = 1 + (values[:, None] >> (7 * np.arange(1, 6)) > 0).sum(axis=1)
-    places = np.concatenate([[0], np.cumsum(lengths)])
-    coded = np.zeros(places[-1], np.uint8)
-    for byte in range(int(lengths.max())):
-        there = lengths > byte
-        more = (lengths[there] > byte + 1) * 128
-        coded[places[:-1][there] + byte] = values[there] >> 7 * byte & 127 | more
-    whole, bounds = coded.tobytes(), places[ends].tolist()
-    return (whole[start:stop] for start, stop in pairwise(bounds))
+    return np.rint(coords[:, :2]).astype(np.int64), rings, polygons[parts]
 
 
 def _varint(value: int) -> bytes:

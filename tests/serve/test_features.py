@@ -19,7 +19,8 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.serve.polygon_file import PolygonFile, Wish, open_polygons
+from geoseg.serve.polygon_file import PolygonFile, open_polygons
+from geoseg.serve.polygons import Wish
 from geoseg.serve.settings import ServiceSettings
 from geoseg.window import GeoBox
 from tests.runs import FIRST, make_run

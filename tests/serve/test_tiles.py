@@ -20,7 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from geoseg.serve import row_groups
 from geoseg.serve.features import polygons_of
+from geoseg.serve.opened import Opened
 from geoseg.serve.settings import ServiceSettings
 from geoseg.serve.tiles import vector_tile
 from geoseg.serve.vector_tiles import BUFFER, EXTENT, LayerEncoder, TilePlace
@@ -273,6 +275,31 @@ def test_a_crowded_tile_shows_the_largest(
     largest = made["large"].frame.area_m2.sort_values(ascending=False)
     assert read.area_m2.min() >= largest.iloc[min(len(largest) - 1, 60)]
     assert 40 <= len(read) <= 60
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_polygons_in_pieces_look_the_same(
+    api: Any, made: dict[str, Made], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, exact: bool
+) -> None:
+    place, file = tile_at(*middle(made["large"]), 12), polygons_of(found(api, "large"))
+    whole = decoded(vector_tile(file, place, exact=exact), place, tmp_path).set_index("mvt_id")
+    monkeypatch.setattr(row_groups, "_LARGE", 200)
+    monkeypatch.setattr(row_groups, "_PIECE", 8)
+    monkeypatch.setattr(row_groups, "_KEPT", Opened(most=1))
+    cut = decoded(vector_tile(file, place, exact=exact), place, tmp_path).set_index("mvt_id")
+    assert set(cut.index) == set(whole.index)
+    assert cut.geometry.is_valid.all()
+    apart = shapely.symmetric_difference(cut.geometry.loc[whole.index].array, whole.geometry.array)
+    assert shapely.area(apart).sum() <= 1e-3 * whole.area.sum()
+
+
+def test_row_groups_are_kept_within_a_bound(api: Any, made: dict[str, Made], monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Opened[Any](most=1, weigh=lambda group: group.size)
+    monkeypatch.setattr(row_groups, "_KEPT", kept)
+    lon, lat = middle(made["large"])
+    for step in range(4):
+        vector_tile(polygons_of(found(api, "large")), tile_at(lon + step * 5e-3, lat, 14), exact=True)
+        assert len(kept) == 1  # what is in use, though it weighs more
 
 
 @st.composite

@@ -1,0 +1,202 @@
+"""Row groups of a run's GeoParquet as vector tiles need them: decoded, in pieces where large, kept for a while."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from geoseg.catalog.query import bounds_near
+from geoseg.earth import to_lonlat
+from geoseg.serve.opened import Opened, fingerprint
+from geoseg.serve.polygon_file import PolygonFile, areal
+from geoseg.serve.rings import Rings, joined, pieces, read_wkb
+
+__all__ = ["Chosen", "choose", "read_ahead"]
+
+Shapes = npt.NDArray[np.object_]
+Numbers = npt.NDArray[np.int64]
+Box = tuple[float, float, float, float]
+
+_ROOM = 512 << 20  # bytes of decoded row groups, of all runs together
+_LARGE = 1 << 20  # bytes of a polygon that is cut into pieces, for most tiles see little of it
+_PIECE = 1024
+"""Points of a piece, about."""
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Group:
+    """One row group."""
+
+    rows: Any
+    """A pyarrow.Table of its columns but geometry and box."""
+    boxes: npt.NDArray[np.float64]
+    """(row, side) in the file's CRS."""
+    wkb: Any
+    """(row,) a pyarrow.BinaryArray; null where the polygon is in pieces."""
+    pieces: dict[int, tuple[list[Rings], npt.NDArray[np.float64]]]
+    """Row -> the pieces of a large polygon, and their boxes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        parts = [part for some, _ in self.pieces.values() for part in some]
+        own = self.rows.nbytes + self.boxes.nbytes + self.wkb.nbytes
+        return int(own + sum(part.points.nbytes + part.ends.nbytes + part.owners.nbytes for part in parts))
+
+
+_KEPT: Opened[_Group] = Opened(most=_ROOM, weigh=lambda group: group.size)
+_CUTTING = threading.Lock()  # that many who wait for one large polygon do not all cut it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chosen:
+    """Polygons of a row group that a tile shows."""
+
+    group: _Group
+    """Where they are."""
+    places: Numbers
+    """Their rows."""
+    reach: Box
+    """What of them matters, in the file's CRS."""
+    crs: str
+    """Of the file."""
+
+    def rows(self, names: Sequence[str]) -> Any:
+        """A pyarrow.Table of their attributes; names that the file lacks are left out."""
+        return self.group.rows.select([name for name in names if name in self.group.rows.schema.names]).take(
+            self.places
+        )
+
+    def rings(self) -> Rings:
+        """Their rings in the file's CRS, of large ones those near by; owners count in the order of `places`."""
+        large = [index for index, row in enumerate(self.places.tolist()) if row in self.group.pieces]
+        plain = np.setdiff1d(np.arange(len(self.places)), large)
+        small = read_wkb(self.group.wkb, self.places[plain])
+        parts = [Rings(points=small.points, ends=small.ends, owners=plain[small.owners])]
+        for index in large:
+            for part in self._near(int(self.places[index])):
+                owners = np.full(len(part.owners), index)
+                parts.append(Rings(points=part.points, ends=part.ends, owners=owners))
+        return joined(parts)
+
+    def shapes(self) -> tuple[Numbers, Shapes]:
+        """What of them lies in the reach, in longitude and latitude, and the places of those that do."""
+        whole = np.asarray(shapely.from_wkb(np.asarray(self.group.wkb.take(self.places))), dtype=object)
+        for index, row in enumerate(self.places.tolist()):
+            if row in self.group.pieces:
+                whole[index] = _one([part.within(self.reach).polygon() for part in self._near(row)])
+        inside = areal(shapely.clip_by_rect(whole, *self.reach))
+        left = np.flatnonzero(~shapely.is_empty(inside))
+        return left, to_lonlat(inside[left], self.crs)
+
+    def _near(self, row: int) -> list[Rings]:
+        parts, boxes = self.group.pieces[row]
+        return [parts[index] for index in np.flatnonzero(_touching(boxes, self.reach))]
+
+
+def choose(file: PolygonFile, area: Any, least_area: float, most: int) -> list[Chosen]:
+    """Polygons whose boxes touch an area in longitude and latitude; of more than `most` the largest.
+
+    Args:
+        file: Where they are.
+        area: Where they lie.
+        least_area: Of a polygon, in square metres.
+        most: Number of polygons, as far as areas differ.
+    """
+    if not shapely.intersects(file.footprint, area):
+        return []
+    reach = bounds_near(file.footprint, area, file.crs)
+    found = []
+    for group in _groups(file, area):
+        places = np.flatnonzero(_touching(group.boxes, reach) & (_areas(group) >= least_area))
+        found.append(Chosen(group=group, places=places, reach=reach, crs=file.crs))
+    areas = np.concatenate([_areas(each.group)[each.places] for each in found] or [np.empty(0)])
+    if len(areas) > most:
+        least = np.partition(areas, -most)[-most]
+        found = [
+            Chosen(
+                group=each.group,
+                places=each.places[_areas(each.group)[each.places] >= least],
+                reach=reach,
+                crs=file.crs,
+            )
+            for each in found
+        ]
+    return [each for each in found if len(each.places)]
+
+
+def read_ahead(file: PolygonFile) -> None:
+    """Decodes row groups before a tile needs them, as many as there is room for."""
+    size = 0
+    for group in _groups(file, file.footprint):
+        size += group.size
+        if size > _ROOM:
+            return
+
+
+def _groups(file: PolygonFile, area: Any) -> Iterator[_Group]:
+    version = fingerprint(file.path)
+    for part in file.parts_near(area):
+        index = part.row_groups[0].id
+        large = part.row_groups[0].total_byte_size > 8 * _LARGE
+        with _CUTTING if large else nullcontext():
+            group = _KEPT.get((str(file.path), version, index), partial(_load, part, file.schema))
+        yield group
+
+
+def _load(part: Any, schema: Any) -> _Group:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = part.to_table(schema=schema)
+    wkb = _flat(table["geometry"])
+    if "bbox" in table.schema.names:
+        box = _flat(table["bbox"])
+        boxes = np.column_stack([np.asarray(box.field(side)) for side in _SIDES])
+    else:
+        boxes = shapely.bounds(shapely.from_wkb(np.asarray(wkb)))
+    large = np.flatnonzero(np.asarray(pc.binary_length(wkb)) > _LARGE)
+    cut = {}
+    for row in large.tolist():
+        parts = list(pieces(read_wkb(wkb, np.array([row])), _PIECE))
+        cut[row] = parts, np.array([each.bounds for each in parts])
+    if len(large):
+        wkb = pc.if_else(pa.array(np.isin(np.arange(len(wkb)), large)), pa.scalar(None, pa.binary()), wkb)
+    rows = table.drop_columns([name for name in ("geometry", "bbox") if name in table.schema.names])
+    return _Group(rows=rows, boxes=boxes, wkb=wkb, pieces=cut)
+
+
+def _flat(column: Any) -> Any:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _areas(group: _Group) -> npt.NDArray[np.float64]:
+    """In square metres; infinite where the file does not know them."""
+    if "area_m2" not in group.rows.schema.names:
+        return np.full(len(group.rows), np.inf)
+    return np.asarray(group.rows["area_m2"])
+
+
+def _touching(boxes: npt.NDArray[np.float64], reach: Box) -> npt.NDArray[np.bool_]:
+    left, bottom, right, top = reach
+    return np.asarray((boxes[:, 0] <= right) & (boxes[:, 2] >= left) & (boxes[:, 1] <= top) & (boxes[:, 3] >= bottom))
+
+
+def _one(parts: Sequence[Any]) -> Any:
+    """Pieces put together again: lines along which they were cut go."""
+    whole = np.array(parts, dtype=object)
+    torn = ~shapely.is_valid(whole)  # a ring that meets itself in a corner
+    whole[torn] = areal(shapely.make_valid(whole[torn]))
+    try:
+        return shapely.coverage_union_all(whole)
+    except shapely.GEOSException:  # corners that were mended no longer meet
+        return shapely.union_all(whole)
