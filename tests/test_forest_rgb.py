@@ -8,15 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from scipy.ndimage import binary_dilation, binary_erosion
 
-from geoseg.models import validate_package
+from geoseg.evaluation.confusion import count_confusion, iou
+from geoseg.models import load_model, package_path, read_spec, validate_package
 from geoseg.scene import Band, BandSet
 from geoseg.sink.chip import write_chip, write_chip_labels
 from geoseg.source import open_scene
-from geoseg.train.labels import LabelFile
-from geoseg.train.temperature import calibrate
+from geoseg.train.label_files import open_labels
+from geoseg.train.labels import LabelFile, LabelOptions
+from geoseg.train.temperature import calibrate, labelled_scores
 from geoseg.window import GeoBox
 from pipelines.forest_rgb.__main__ import main, read_pictures
+from pipelines.forest_rgb.rivers import flooded
 
 SIDE = 512
 FOREST, FIELD = (30, 60, 25), (150, 130, 90)
@@ -55,8 +60,50 @@ def test_the_chips_to_test_with_choose_nothing(tmp_path: Path) -> None:
 def test_the_real_pictures_lie_far_apart(shared: Path) -> None:
     pictures = read_pictures(shared / "data" / "amazon_s2_forest_rgb")
     counts = {split: sum(each.split == split for each in pictures) for split in ("train", "val", "test")}
-    assert counts == {"train": 22, "val": 5, "test": 7}
+    assert counts == {"train": 25, "val": 2, "test": 7}
     assert all(each.scene.is_file() and each.labels.is_file() for each in pictures)
+
+
+def forested(folder: Path) -> tuple[Path, Path]:
+    """A picture of much forest, and its labels."""
+    scene, labels = (write_pictures(folder) / "train" / kind / "west.tif" for kind in ("image", "mask"))
+    with rasterio.open(labels, "r+") as file:
+        file.write(np.where(np.arange(SIDE) < SIDE // 4, 1, file.read(1)).astype(np.uint8), 1)
+    return scene, labels
+
+
+def test_a_river_lies_where_the_labels_say_and_nothing_else_changes(tmp_path: Path) -> None:
+    scene, labels = forested(tmp_path / "data")
+    made = flooded(scene, labels, tmp_path / "rivers", seed=3)
+    assert made is not None
+    before, after = (rasterio.open(path).read() for path in (scene, made[0]))
+    known, told = (rasterio.open(path).read(1) for path in (labels, made[1]))
+    river = (told == 2) & (known == 1)
+    assert 0.01 < river.mean() < 0.5
+    far = ~binary_dilation(river | (known == 2), iterations=6)
+    assert far.any()
+    assert (before == after).all(axis=0)[far].all()
+    calm = binary_erosion(river, iterations=4)
+    assert after[:, calm].std(axis=1).max() < before[:, calm].std(axis=1).min() / 2
+    with rasterio.open(scene) as one, rasterio.open(made[0]) as other:
+        assert (one.crs, one.transform) == (other.crs, other.transform)
+
+
+def test_rivers_are_the_same_for_a_seed_and_others_for_another(tmp_path: Path) -> None:
+    pair = forested(tmp_path / "data")
+    drawn = [flooded(*pair, tmp_path / folder, seed) for folder, seed in (("a", 1), ("b", 1), ("a", 2))]
+    contents = [None if each is None else each[0].read_bytes() for each in drawn]
+    assert contents[0] == contents[1] != contents[2]
+    assert None not in contents
+
+
+def test_a_picture_of_fields_gets_no_river(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "data") / "train"
+    labels = data / "mask" / "west.tif"
+    with rasterio.open(labels, "r+") as file:
+        file.write(np.full((SIDE, SIDE), 2, np.uint8), 1)
+    assert flooded(data / "image" / "west.tif", labels, tmp_path / "rivers", seed=0) is None
+    assert not (tmp_path / "rivers").exists()
 
 
 MINIATURE = (
@@ -83,3 +130,31 @@ def test_one_command_makes_a_package_that_is_as_sure_as_it_is_right(tmp_path: Pa
     again = calibrate(package, [scene], [LabelFile(path=str(data / "val" / "mask" / "apart.tif"))])
     assert again.was == card["geoseg:temperature"]
     assert again.error[0] == pytest.approx(told["calibration_error"]["after"], abs=1e-3)
+
+
+def test_what_ships_is_small_and_says_where_it_comes_from() -> None:
+    path = package_path("forest-rgb")
+    assert validate_package(path) == []
+    assert sum(file.stat().st_size for file in path.iterdir()) <= 8_000_000
+    spec = read_spec(path)
+    assert spec.bands == ("red", "green", "blue")
+    assert [info.name for info in spec.classes] == ["forest", "non-forest"]
+    card = json.loads((path / "model.json").read_text("utf-8"))["properties"]
+    told = card["geoseg:provenance"]
+    assert {"data", "citation", "attribution", "licence", "split", "recipe", "limits"} <= set(told)
+    assert (card["license"], told["chips"]["chips"]) == ("other", {"train": 49, "val": 2, "test": 7})
+    test = told["metrics"]["test"]
+    assert test["calibration_error"]["after"] < test["calibration_error"]["before"]
+
+
+def test_what_ships_is_as_good_as_its_card_says(shared: Path) -> None:
+    model, matrix = load_model("forest-rgb"), np.zeros((2, 2), np.int64)
+    for each in read_pictures(shared / "data" / "amazon_s2_forest_rgb"):
+        if each.split == "test":
+            scene = open_scene(str(each.scene), bands=model.spec.bands)
+            opened = open_labels([LabelFile(path=str(each.labels))], LabelOptions())
+            for scores, truth in labelled_scores(model, scene, opened.on(scene.geobox)):
+                matrix += count_confusion(truth.numpy(), scores.argmax(1).numpy(), 2)
+    card = json.loads((package_path("forest-rgb") / "model.json").read_text("utf-8"))["properties"]
+    said = card["geoseg:provenance"]["metrics"]["test"]["iou"]
+    assert dict(zip(said, iou(matrix), strict=True)) == pytest.approx(said, abs=0.005)

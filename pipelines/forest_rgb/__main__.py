@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from geoseg.models.package import CARD
+from pipelines.forest_rgb.rivers import flooded
 from pipelines.recipe import Labelled, Recipe
 
 __all__ = ["main", "read_pictures"]
@@ -19,8 +20,10 @@ RECIPE = Recipe(
     classes={"forest": 1, "non-forest": 2},
     size=512,
 )
-HELD_OUT = (-58.2, -57.0)
+HELD_OUT = (-57.78, -57.4)
 """Degrees of longitude between which the data's own training chips choose epoch and temperature instead."""
+RIVERS = 3
+"""Copies with a river in them of every picture of much forest that is learned from."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="where chips, training and package go")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="see train.md")
     asked = parser.parse_args(arguments)
-    package = RECIPE.carry_out(read_pictures(asked.data), asked.out, asked.settings)
+    pictures = read_pictures(asked.data)
+    package = RECIPE.carry_out([*pictures, *_with_rivers(pictures, asked.out / "rivers")], asked.out, asked.settings)
     told = json.loads((package / CARD).read_text("utf-8"))["properties"]["geoseg:provenance"]
     print(json.dumps(told["metrics"], indent=2))
     print(f"package: {package}")
@@ -48,6 +52,13 @@ def read_pictures(folder: Path) -> list[Labelled]:
         )
         for row in rows
     ]
+
+
+def _with_rivers(pictures: list[Labelled], folder: Path) -> Iterator[Labelled]:
+    learned = [each for each in pictures if each.split == "train"]
+    for seed, each in enumerate(each for each in learned for _ in range(RIVERS)):
+        if (drawn := flooded(each.scene, each.labels, folder, seed)) is not None:
+            yield Labelled(scene=drawn[0], labels=drawn[1], split="train")
 
 
 def _use(split: str, longitude: float) -> str:
