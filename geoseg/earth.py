@@ -60,7 +60,7 @@ def to_lonlat(polygons: Geometries, crs: Any) -> Geometries:
     """
     if len(polygons) == 0:
         return polygons
-    crs = pyproj.CRS.from_user_input(crs)
+    crs = _named(crs) if isinstance(crs, str) else pyproj.CRS.from_user_input(crs)
     several = shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON
     if several.any():
         placed = np.where(several, shapely.MultiPolygon(), polygons)
@@ -85,6 +85,11 @@ def to_lonlat(polygons: Geometries, crs: Any) -> Geometries:
         plain[index] = _areal(shapely.difference(parts[0], shapely.union_all(parts[1:]), grid_size=GRID))
     _mend(plain, np.minimum.reduceat(_lengths(lonlat, ring_offsets), starts) < 4 * GRID)
     return np.asarray(shapely.orient_polygons(plain), dtype=object)
+
+
+@lru_cache(maxsize=16)
+def _named(crs: str) -> pyproj.CRS:
+    return pyproj.CRS.from_user_input(crs)
 
 
 def _lengths(lonlat: FloatArray, ring_offsets: Any) -> FloatArray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from geoseg.serve.opened import Opened, fingerprint
 from geoseg.serve.polygon_file import PolygonFile, areal
 from geoseg.serve.rings import Rings, joined, pieces, read_wkb
 
-__all__ = ["Chosen", "choose", "read_ahead"]
+__all__ = ["ATTRIBUTES", "Chosen", "choose", "read_ahead"]
 
 Shapes = npt.NDArray[np.object_]
 Numbers = npt.NDArray[np.int64]
@@ -29,6 +30,9 @@ _ROOM = 512 << 20  # bytes of decoded row groups, of all runs together
 _LARGE = 1 << 20  # bytes of a polygon that is cut into pieces, for most tiles see little of it
 _PIECE = 1024
 """Points of a piece, about."""
+ATTRIBUTES = ("class_id", "class_name", "from_class", "to_class", "area_m2", "confidence_mean")
+"""What a vector tile tells of a polygon besides its id, where the run knows it."""
+_READ = ("id", *ATTRIBUTES, "geometry", "bbox")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -37,7 +41,7 @@ class _Group:
     """One row group."""
 
     rows: Any
-    """A pyarrow.Table of its columns but geometry and box."""
+    """A pyarrow.Table of ids and `ATTRIBUTES`."""
     boxes: npt.NDArray[np.float64]
     """(row, side) in the file's CRS."""
     wkb: Any
@@ -54,6 +58,7 @@ class _Group:
 
 
 _KEPT: Opened[_Group] = Opened(most=_ROOM, weigh=lambda group: group.size)
+_LOADERS = ThreadPoolExecutor(2, "geoseg-row-groups")  # a tile at a border needs several, and zstd lets threads run
 _CUTTING = threading.Lock()  # that many who wait for one large polygon do not all cut it
 
 
@@ -70,11 +75,9 @@ class Chosen:
     crs: str
     """Of the file."""
 
-    def rows(self, names: Sequence[str]) -> Any:
-        """A pyarrow.Table of their attributes; names that the file lacks are left out."""
-        return self.group.rows.select([name for name in names if name in self.group.rows.schema.names]).take(
-            self.places
-        )
+    def rows(self) -> Any:
+        """A pyarrow.Table of their ids and `ATTRIBUTES`, those that the file has."""
+        return self.group.rows.take(self.places)
 
     def rings(self) -> Rings:
         """Their rings in the file's CRS, of large ones those near by; owners count in the order of `places`."""
@@ -116,7 +119,7 @@ def choose(file: PolygonFile, area: Any, least_area: float, most: int) -> list[C
         return []
     reach = bounds_near(file.footprint, area, file.crs)
     found = []
-    for group in _groups(file, area):
+    for group in _LOADERS.map(partial(_group, file), file.parts_near(area)):
         places = np.flatnonzero(_touching(group.boxes, reach) & (_areas(group) >= least_area))
         found.append(Chosen(group=group, places=places, reach=reach, crs=file.crs))
     areas = np.concatenate([_areas(each.group)[each.places] for each in found] or [np.empty(0)])
@@ -137,27 +140,25 @@ def choose(file: PolygonFile, area: Any, least_area: float, most: int) -> list[C
 def read_ahead(file: PolygonFile) -> None:
     """Decodes row groups before a tile needs them, as many as there is room for."""
     size = 0
-    for group in _groups(file, file.footprint):
-        size += group.size
+    for part in file.parts_near(file.footprint):
+        size += _group(file, part).size
         if size > _ROOM:
             return
 
 
-def _groups(file: PolygonFile, area: Any) -> Iterator[_Group]:
-    version = fingerprint(file.path)
-    for part in file.parts_near(area):
-        index = part.row_groups[0].id
-        large = part.row_groups[0].total_byte_size > 8 * _LARGE
-        with _CUTTING if large else nullcontext():
-            group = _KEPT.get((str(file.path), version, index), partial(_load, part, file.schema))
-        yield group
+def _group(file: PolygonFile, part: Any) -> _Group:
+    """A row group, a pyarrow.dataset.Fragment, decoded now or before."""
+    key = str(file.path), fingerprint(file.path), part.row_groups[0].id
+    large = part.row_groups[0].total_byte_size > 8 * _LARGE
+    with _CUTTING if large else nullcontext():
+        return _KEPT.get(key, partial(_load, part, file.schema))
 
 
 def _load(part: Any, schema: Any) -> _Group:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    table = part.to_table(schema=schema)
+    table = part.to_table(schema=schema, columns=[name for name in _READ if name in schema.names])
     wkb = _flat(table["geometry"])
     if "bbox" in table.schema.names:
         box = _flat(table["bbox"])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 from fastapi import APIRouter, BackgroundTasks, Path, Request, Response
 
@@ -18,18 +21,16 @@ from geoseg.serve.polygon_file import PolygonFile
 from geoseg.serve.problems import Problem, problem_responses
 from geoseg.serve.raster_tiles import CLASSES, SHADES, SIDE, open_tiles
 from geoseg.serve.records import base_url
-from geoseg.serve.row_groups import Chosen, choose, read_ahead
+from geoseg.serve.row_groups import ATTRIBUTES, Chosen, choose, read_ahead
 from geoseg.serve.runs import FinishedRun
 from geoseg.serve.service import Service
 from geoseg.serve.tile_grid import Lattice, paint, trace
 from geoseg.serve.vector_tiles import BUFFER, DEEPEST, EXTENT, LayerEncoder, TilePlace
 from geoseg.source.open import limit_cache
 
-__all__ = ["ATTRIBUTES", "layers_of", "router", "vector_tile"]
+__all__ = ["layers_of", "router", "vector_tile"]
 
 MVT = "application/vnd.mapbox-vector-tile"
-ATTRIBUTES = ("class_id", "class_name", "from_class", "to_class", "area_m2", "confidence_mean")
-"""What a vector tile tells of a polygon besides its id, where the run knows it."""
 MOST = 20_000
 """Polygons of a vector tile; of more the largest are shown."""
 SEEN = 2.0
@@ -40,9 +41,9 @@ COARSE = 4
 FARTHEST = 2
 """Zooms from the map's own pixels up to the first one with vector tiles."""
 
-_TOLD = ("id", *ATTRIBUTES)
 _ANSWERS = Answers(64 << 20)
 _BLOCKS = 256 << 20  # bytes of decoded blocks that GDAL keeps
+_HANDS = ThreadPoolExecutor(2, "geoseg-vector-tiles")  # for the row groups of a tile, of which there are one to four
 _AT_WORK = threading.BoundedSemaphore(4)  # vector tiles that are made at once
 _FRESH = "private, max-age=300"
 
@@ -176,12 +177,17 @@ def vector_tile(file: PolygonFile, tile: TilePlace, *, exact: bool) -> bytes:
     if lattice is not None:
         _draw(layer, chosen, lattice)
         return layer.tile()
-    for some in chosen:
-        left, shapes = some.shapes()
-        placed = tile.place(shapes, 1 if exact else COARSE)
-        seen = np.flatnonzero(~shapely.is_empty(placed))
-        layer.add(*_told(some.rows(_TOLD).take(left[seen])), placed[seen])
+    for rows, shapes in _HANDS.map(partial(_placed, tile=tile, grid=1 if exact else COARSE), chosen):
+        layer.add(*_told(rows), shapes)
     return layer.tile()
+
+
+def _placed(chosen: Chosen, tile: TilePlace, grid: int) -> tuple[Any, npt.NDArray[np.object_]]:
+    """Those polygons of which something is on a tile: their rows, and what of them is there."""
+    left, shapes = chosen.shapes()
+    placed = tile.place(shapes, grid)
+    seen = np.flatnonzero(~shapely.is_empty(placed))
+    return chosen.rows().take(left[seen]), placed[seen]
 
 
 def _draw(layer: LayerEncoder, chosen: Sequence[Chosen], lattice: Lattice) -> None:
@@ -190,11 +196,11 @@ def _draw(layer: LayerEncoder, chosen: Sequence[Chosen], lattice: Lattice) -> No
 
     grid = np.zeros(((EXTENT + 2 * BUFFER) // COARSE,) * 2, np.int32)
     done = 1
-    for some in chosen:
-        paint(grid, some.rings(), np.arange(done, done + len(some.places)), lattice)
+    for some, rings in zip(chosen, _HANDS.map(Chosen.rings, chosen), strict=True):
+        paint(grid, rings, np.arange(done, done + len(some.places)), lattice)
         done += len(some.places)
     seen = trace(grid)
-    rows = pa.concat_tables(some.rows(_TOLD) for some in chosen).take(seen.owners - 1)
+    rows = pa.concat_tables(some.rows() for some in chosen).take(seen.owners - 1)
     layer.add_outlines(*_told(rows), seen.points * COARSE - BUFFER, seen.ends, seen.first_rings)
 
 

@@ -32,6 +32,10 @@ Numbers = npt.NDArray[np.int64]
 _HIGHEST = 85.0511287798066  # of the square that web maps show
 _ASTRAY = 0.1  # cells that a line between two knots may be off
 _POLYGON = 3
+_SHORT = [bytes([low]) for low in range(128)] + [
+    bytes([low | 128, high]) for high in range(1, 128) for low in range(128)
+]
+"""The varints of one byte or two, by their values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,9 +196,11 @@ def _ragged(shapes: Shapes) -> tuple[Numbers, Numbers, Numbers]:
 def _varint(value: int) -> bytes:
     """A number from 0 on, 7 bits a byte, the lowest first.
 
-    >>> _varint(300).hex()
-    'ac02'
+    >>> [_varint(value).hex() for value in (127, 300, 16383, 16384)]
+    ['7f', 'ac02', 'ff7f', '808001']
     """
+    if value < 1 << 14:  # nearly all
+        return _SHORT[value]
     coded = bytearray()
     while value > 127:
         coded.append(value & 127 | 128)

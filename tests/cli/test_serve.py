@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
+from geoseg.cli.serve import _listening
 from geoseg.errors import ConfigError
 from geoseg.serve.settings import ServiceSettings, read_settings
 from tests.cli.conftest import Call
@@ -66,3 +67,13 @@ def test_a_file_that_is_wrong_is_told(tmp_path: Path, text: str, told: str) -> N
 
 def test_every_setting_has_a_description() -> None:
     assert all(field.description for field in ServiceSettings.model_fields.values())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_answer_does_not_wait_for_the_client_to_confirm_its_head(host: str) -> None:
+    try:
+        listening = _listening(host, 0)
+    except ConfigError:
+        pytest.skip(f"this machine has no {host}")
+    with listening, socket.create_connection(listening.getsockname()[:2]), listening.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
