@@ -20,7 +20,16 @@ import shapely
 from geoseg.catalog.query import bounds_near
 from geoseg.earth import to_lonlat
 from geoseg.errors import SourceError
-from geoseg.serve.polygons import AT_ONCE, MOST_VERTICES, PolygonPage, Polygons, Wish, crs_uri, not_told, range_of
+from geoseg.serve.polygons import (
+    PageInTheMaking,
+    PolygonPage,
+    Polygons,
+    Wish,
+    crs_uri,
+    footprint_of,
+    not_told,
+    range_of,
+)
 from geoseg.serve.problems import Problem
 
 if TYPE_CHECKING:
@@ -70,24 +79,16 @@ class PolygonFile:
         """
         group, skip = _parsed(token)
         expression = self._expression(wish)
-        found: list[tuple[pa.Table, Shapes]] = []
-        room, vertices = limit, 0
+        found = PageInTheMaking(area=wish.area, room=limit)
         for index, table in self._groups(expression, group):
             start = skip if index == group else 0
             while start < len(table):
-                if room <= 0 or vertices > MOST_VERTICES:
-                    return PolygonPage(tables=found, token=f"{index}-{start}")
-                few = table.slice(start, min(room, AT_ONCE))
-                shapes = self._lonlat(few)
+                if found.is_full:
+                    return found.page(f"{index}-{start}")
+                few = table.slice(start, found.step)
+                found.take(few, self._lonlat(few))
                 start += len(few)
-                if wish.area is not None:
-                    touching = shapely.intersects(shapes, wish.area)
-                    few, shapes = few.filter(touching), shapes[touching]
-                if len(few):
-                    found.append((few, shapes))
-                    room -= len(few)
-                    vertices += int(shapely.get_num_coordinates(shapes).sum())
-        return PolygonPage(tables=found, token=None)
+        return found.page(None)
 
     def matched(self, wish: Wish) -> int | None:
         """How many polygons are meant; None where only their shapes could tell."""
@@ -183,12 +184,10 @@ def open_polygons(path: Path, outline: Mapping[str, Any]) -> PolygonFile:
         raise SourceError(f"{path}: cannot be read as GeoParquet; make the run anew") from error
     if crs is None:
         raise SourceError(f"{path}: has no CRS, so its polygons have no place on the Earth; make the run anew")
-    footprint = shapely.geometry.shape(outline)
-    west, south, east, north = footprint.bounds
     return PolygonFile(
         path=path,
         crs=pyproj.CRS.from_user_input(crs).to_json(),
-        footprint=footprint.buffer(max(east - west, north - south) / 1000),  # its sides are straight, those of CRS bend
+        footprint=footprint_of(outline),
         fragment=fragment,
         schema=schema,
         count=count,

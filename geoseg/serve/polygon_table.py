@@ -15,7 +15,16 @@ import shapely
 from geoseg.catalog.query import bounds_near
 from geoseg.earth import to_lonlat
 from geoseg.serve.database import Database
-from geoseg.serve.polygons import AT_ONCE, MOST_VERTICES, PolygonPage, Polygons, Wish, crs_uri, not_told, range_of
+from geoseg.serve.polygons import (
+    PageInTheMaking,
+    PolygonPage,
+    Polygons,
+    Wish,
+    crs_uri,
+    footprint_of,
+    not_told,
+    range_of,
+)
 from geoseg.serve.problems import Problem
 
 if TYPE_CHECKING:
@@ -67,22 +76,15 @@ class PolygonTable:
             Problem: The wish or the token makes no sense, or the database does not answer.
         """
         after, conditions = _after(token), self._conditions(wish)
-        found: list[tuple[pa.Table, Shapes]] = []
-        room, vertices = limit, 0
+        found = PageInTheMaking(area=wish.area, room=limit)
         while True:
-            few, shapes = self._rows([*conditions, _condition("id > %s", after)], max(1, min(room, AT_ONCE)))
+            few, shapes = self._rows([*conditions, _condition("id > %s", after)], max(1, found.step))
             if not len(few):
-                return PolygonPage(tables=found, token=None)
-            if room <= 0 or vertices > MOST_VERTICES:
-                return PolygonPage(tables=found, token=f"{after // _DIGITS}-{after % _DIGITS}")
+                return found.page(None)
+            if found.is_full:
+                return found.page(f"{after // _DIGITS}-{after % _DIGITS}")
             after = few["id"][-1].as_py()
-            if wish.area is not None:
-                touching = shapely.intersects(shapes, wish.area)
-                few, shapes = few.filter(touching), shapes[touching]
-            if len(few):
-                found.append((few, shapes))
-                room -= len(few)
-                vertices += int(shapely.get_num_coordinates(shapes).sum())
+            found.take(few, shapes)
 
     def matched(self, wish: Wish) -> int | None:
         """How many polygons are meant; None where only their shapes could tell."""
@@ -189,14 +191,12 @@ def find_table(
         )
         if kind in _kinds() and name != "run_id" and (names is None or name in names)
     }
-    footprint = shapely.geometry.shape(outline)
-    west, south, east, north = footprint.bounds
     return PolygonTable(
         database=database,
         run=run,
         srid=int(found[0][1]),
         types=types,
-        footprint=footprint.buffer(max(east - west, north - south) / 1000),  # its sides are straight, those of CRS bend
+        footprint=footprint_of(outline),
     )
 
 

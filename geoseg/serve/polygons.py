@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyproj
+import shapely
 
 from geoseg.serve.problems import Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["AT_ONCE", "MOST_VERTICES", "PolygonPage", "Polygons", "Wish", "crs_uri", "not_told", "range_of"]
+__all__ = ["PageInTheMaking", "PolygonPage", "Polygons", "Wish", "crs_uri", "footprint_of", "not_told", "range_of"]
 
 Shapes = npt.NDArray[np.object_]
 """(n,) polygons and multipolygons."""
 
-AT_ONCE = 256
+_AT_ONCE = 256
 """Polygons that are placed on the Earth at once."""
-MOST_VERTICES = 1_000_000
+_MOST_VERTICES = 1_000_000
 """Of a page; one with larger polygons ends early."""
 
 
@@ -54,6 +55,44 @@ class PolygonPage:
         return sum(len(shapes) for _, shapes in self.tables)
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class PageInTheMaking:
+    """A page that takes polygons until it is full."""
+
+    area: Any
+    """What they touch, in longitude and latitude; None: anything."""
+    room: int
+    """Polygons that it still holds."""
+    tables: list[tuple[pa.Table, Shapes]] = field(default_factory=list)
+    """As `PolygonPage` has them."""
+    vertices: int = 0
+    """Of all of them."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it ends before the next polygon."""
+        return self.room <= 0 or self.vertices > _MOST_VERTICES
+
+    @property
+    def step(self) -> int:
+        """How many polygons to look at next."""
+        return min(self.room, _AT_ONCE)
+
+    def take(self, rows: pa.Table, shapes: Shapes) -> None:
+        """Adds those of some polygons, in longitude and latitude, that touch the area."""
+        if self.area is not None:
+            touching = shapely.intersects(shapes, self.area)
+            rows, shapes = rows.filter(touching), shapes[touching]
+        if len(rows):
+            self.tables.append((rows, shapes))
+            self.room -= len(rows)
+            self.vertices += int(shapely.get_num_coordinates(shapes).sum())
+
+    def page(self, token: str | None) -> PolygonPage:
+        """What it took; `token` is of the next page."""
+        return PolygonPage(tables=self.tables, token=token)
+
+
 class Polygons(Protocol):
     """The polygons of one run; any number of threads may ask."""
 
@@ -81,6 +120,13 @@ class Polygons(Protocol):
 
     def find(self, polygon_id: int) -> tuple[pa.Table, Shapes] | None:
         """The row of one polygon; None where there is none."""
+
+
+def footprint_of(outline: Mapping[str, Any]) -> Any:
+    """A GeoJSON geometry around a run, and a little more: its sides are straight in degrees, those of a map bend."""
+    shape = shapely.geometry.shape(outline)
+    west, south, east, north = shape.bounds
+    return shape.buffer(max(east - west, north - south) / 1000)
 
 
 def crs_uri(crs: Any) -> str:

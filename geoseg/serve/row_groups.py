@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -125,15 +125,7 @@ def choose(file: PolygonFile, area: Any, least_area: float, most: int) -> list[C
     areas = np.concatenate([_areas(each.group)[each.places] for each in found] or [np.empty(0)])
     if len(areas) > most:
         least = np.partition(areas, -most)[-most]
-        found = [
-            Chosen(
-                group=each.group,
-                places=each.places[_areas(each.group)[each.places] >= least],
-                reach=reach,
-                crs=file.crs,
-            )
-            for each in found
-        ]
+        found = [replace(each, places=each.places[_areas(each.group)[each.places] >= least]) for each in found]
     return [each for each in found if len(each.places)]
 
 

@@ -18,6 +18,7 @@ import geoseg
 from geoseg.serve.features import POLYGONS, RunId, polygons_of, run_of
 from geoseg.serve.opened import Answers, fingerprint
 from geoseg.serve.polygon_file import PolygonFile
+from geoseg.serve.polygons import footprint_of
 from geoseg.serve.problems import Problem, problem_responses
 from geoseg.serve.raster_tiles import CLASSES, SHADES, SIDE, open_tiles
 from geoseg.serve.records import base_url
@@ -145,7 +146,7 @@ def _answer(
     if tag in {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}:
         return Response(status_code=304, headers=headers)
     body = b""
-    if shapely.intersects(_outline(run), tile.area(BUFFER / EXTENT)):
+    if shapely.intersects(footprint_of(run.item["geometry"]), tile.area(BUFFER / EXTENT)):
         known = _ANSWERS.get(key)
         body = make() if known is None else known
         if known is None:
@@ -153,13 +154,6 @@ def _answer(
     if not body:
         return Response(status_code=204, headers=headers)
     return Response(body, headers=headers, media_type=kind)
-
-
-def _outline(run: FinishedRun) -> Any:
-    """Where a run is, in longitude and latitude, a little more than the truth."""
-    shape = shapely.geometry.shape(run.item["geometry"])
-    west, south, east, north = shape.bounds
-    return shape.buffer(max(east - west, north - south) / 1000)
 
 
 def vector_tile(file: PolygonFile, tile: TilePlace, *, exact: bool) -> bytes:

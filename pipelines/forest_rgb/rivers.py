@@ -58,6 +58,7 @@ def course(shape: tuple[int, int], rng: np.random.Generator) -> Mask:
     line[rows[inside], columns[inside]] = False
     if line.all():  # the walk passed the picture by
         return np.zeros(shape, bool)
+    # Noise smoothed over 30 pixels has a spread of a hundredth: so the width varies by a sixth along the river.
     width = np.exp(rng.uniform(np.log(8), np.log(90))) * (1 + 0.3 * gaussian_filter(rng.normal(size=shape), 30) * 60)
     return np.asarray(distance_transform_edt(line) < np.clip(width, 4, None) / 2)
 
@@ -66,6 +67,7 @@ def draw_river(picture: Pixels, forest: Mask, water: Mask, rng: np.random.Genera
     """The picture (bands, rows, columns) with calm water where `water` says."""
     level = np.median(picture[:, forest], axis=1)
     tint = 1 + rng.uniform(-0.02, 0.35) * rng.uniform(0.3, 1, 3) + rng.uniform(-0.03, 0.03, 3)
+    # Likewise over 60 pixels: brightness drifts along the river by a per cent or two.
     drift = gaussian_filter(rng.normal(size=water.shape), 60) * 60 * rng.uniform(0, 0.05)
     rough = rng.normal(size=picture.shape) * rng.uniform(0.2, 0.7)
     surface = (level * tint)[:, np.newaxis, np.newaxis] * (1 + drift) + rough
