@@ -202,9 +202,10 @@ def _memory(bench: Bench, *, drawn_anew: bool) -> Figure:
 
 def _trace_in_this_process(place: Path, side: int, way: str) -> int:
     """Regions of a map that is repeated up to `side` x `side` pixels."""
-    labels = Repeated(labels_of_a_map(Bench(place=place), PIECE), side)
+    bench = Bench(place=place)
+    labels = Repeated(labels_of_a_map(bench, PIECE), side)
     options = PolygonOptions() if way == "as they are" else PolygonOptions(min_area=5000, simplify=20)
-    drawing = Drawing(options=options, scratch=place / "runs")
+    drawing = Drawing(options=options, scratch=bench.folder("runs"))
     return sum(map(len, drawing.regions(labels, geobox_of(side, side), rasters={})))
 
 

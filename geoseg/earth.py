@@ -267,6 +267,10 @@ class PixelAreas:
         """Columns (node,), and square metres (row, node) of their pixels; areas between are linear in the column."""
         return self._cols, _between(self._nodes, self._rows, np.arange(row_off, row_stop))
 
+    def of_rows(self, rows: int) -> FloatArray:
+        """Square metres (row,) of the pixels of the first rows, in the mean over the nodes."""
+        return _between(self._nodes.mean(axis=1, keepdims=True), self._rows, np.arange(rows))[:, 0]
+
     @property
     def largest(self) -> float:
         """Square metres of the largest pixel."""

@@ -2,11 +2,11 @@
 
 ::
 
-    labels  = sieve(labels, min_area)              # small regions go to their neighbours
-    labels  = split(labels, max_vertices)          # huge ones are cut along a fixed lattice
-    regions = trace_regions(labels)                # boundaries are walked once, chunk by chunk
-    regions = simplify(regions, map_corners(...))  # every shared line by one rule
-    frames  = region_frames(regions)               # a table with what is known of each
+    labels  = sieve(labels, min_area)                          # small regions go to their neighbours
+    labels  = split(labels, max_vertices)                      # huge ones are cut along a fixed lattice
+    redraw  = partial(simplify, corners=map_corners(labels))   # every shared line by one rule
+    regions = trace_regions(labels, redraw=redraw)             # boundaries are walked once, chunk by chunk
+    frames  = region_frames(regions)                           # a table with what is known of each
 """
 
 from __future__ import annotations
@@ -81,7 +81,14 @@ class Drawing:
         options, areas = self.options, PixelAreas(geobox)
         work: Any = {"chunk": self.chunk, "workers": self.threads or usable_cores()}
         if options.min_area:
-            labels = sieve(labels, options.min_area, areas=areas, connectivity=options.connectivity, **work)
+            labels = sieve(
+                labels,
+                options.min_area,
+                areas=areas,
+                connectivity=options.connectivity,
+                directory=self.scratch,
+                **work,
+            )
         cut = None
         if options.max_vertices is not None:
             cut = split(labels, options.max_vertices, connectivity=options.connectivity, directory=self.scratch, **work)
@@ -93,21 +100,22 @@ class Drawing:
             areas=areas,
             rasters=rasters,
             shown=None if hidden is None else partial(_differ, hidden, cut),
+            redraw=redraw,
             **({"joints": 0} if redraw else {"joints": longest_line(geobox), "transform": geobox.transform[:6]}),
             **work,
         ):
-            drawn = replace(batch, polygons=redraw(batch.polygons)) if redraw else batch
-            if cut is not None:
-                values, parts = cut.decode(drawn.values)
-                drawn = replace(drawn, values=values, parts=parts)
-            yield drawn
+            if cut is None:
+                yield batch
+            else:
+                values, parts = cut.decode(batch.values)
+                yield replace(batch, values=values, parts=parts)
 
     def _redraw(
         self, labels: LabelReader, geobox: GeoBox, areas: PixelAreas, work: Mapping[str, Any]
     ) -> Callable[[npt.NDArray[np.object_]], npt.NDArray[np.object_]]:
         """What makes polygons in pixels simpler, and puts them in their place."""
         corners: Corners = map_corners(labels, directory=self.scratch, **work)
-        rows = areas.along(0, labels.shape[0])[1].mean(axis=1)
+        rows = areas.of_rows(labels.shape[0])
         if not np.isfinite(rows).all():
             raise GridError("--simplify is in metres, and a raster without a CRS has none: --assume-crs names one")
         return partial(
@@ -117,7 +125,6 @@ class Drawing:
             pixel_area=rows,
             smooth=self.options.smooth,
             transform=geobox.transform[:6],
-            workers=int(work["workers"]),
         )
 
     def columns(

@@ -42,6 +42,9 @@ Shapes = npt.NDArray[np.object_]
 """(n,) polygons and multipolygons."""
 
 
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PolygonFile:
     """A GeoParquet file of polygons that geoseg wrote; any number of threads may ask it."""
@@ -106,10 +109,18 @@ class PolygonFile:
                 return table, self._lonlat(table)
         return None
 
-    def parts_near(self, area: Any) -> Sequence[Any]:
-        """The row groups, each a pyarrow.dataset.Fragment, that may hold polygons that touch an area."""
-        found: Sequence[Any] = self.fragment.split_by_row_group(self._touches(area), schema=self.schema)
-        return found
+    def parts(self) -> tuple[Sequence[Any], npt.NDArray[np.float64]]:
+        """The row groups, each a pyarrow.dataset.Fragment, and boxes (row group, side) around what they hold."""
+        found: Sequence[Any] = self.fragment.split_by_row_group(schema=self.schema)
+        boxes = np.tile([-np.inf, -np.inf, np.inf, np.inf], (len(found), 1))
+        about = self.fragment.metadata
+        for column in range(about.num_columns):
+            _, _, side = about.schema.column(column).path.partition("bbox.")
+            for part, box in zip(found, boxes, strict=True):
+                told = about.row_group(part.row_groups[0].id).column(column).statistics if side in _SIDES else None
+                if told is not None and told.has_min_max:
+                    box[_SIDES.index(side)] = told.min if side.endswith("min") else told.max
+        return found, boxes
 
     def _lonlat(self, table: pa.Table) -> Shapes:
         shapes = to_lonlat(_shapes(table), self.crs)

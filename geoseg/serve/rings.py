@@ -1,4 +1,4 @@
-"""Polygons as plain arrays of rings: read from WKB, and cut along lines, in time that grows with their corners alone.
+"""Polygons as plain arrays of rings, cut along lines in time that grows with their corners alone.
 
 What GEOS does with rectangles takes time that grows with parts times holes, and maps have polygons of millions of
 corners. Here a line that cuts a polygon is crossed inwards and outwards in turns, and what lies between two crossings
@@ -16,14 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from geoseg.errors import SourceError
-
-__all__ = ["Rings", "joined", "pieces", "read_wkb"]
+__all__ = ["Rings", "joined", "pieces"]
 
 Points = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
+Shapes = npt.NDArray[np.object_]
 
-_MULTIPOLYGON = 6
 _ASIDE = np.pi / 1e3  # parts of a step by which lines lie beside where a raster's polygons may have corners
 
 
@@ -41,8 +39,8 @@ class Rings:
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """xmin, ymin, xmax, ymax."""
-        low, high = self.points.min(axis=0), self.points.max(axis=0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+        x, y = np.ascontiguousarray(self.points.T)  # far faster to look through
+        return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
     def halves(self, axis: int, at: float) -> tuple[Rings, Rings]:
         """What lies up to a line across an axis (0: x, 1: y), and what lies beyond it.
@@ -76,39 +74,76 @@ class Rings:
                     found = found.halves(axis, at)[side]
         return found
 
-    def polygon(self) -> Any:
-        """One polygon or multipolygon of all rings; exteriors are those that turn as the largest does."""
-        lengths = np.diff(self.ends)
-        fit = np.flatnonzero(lengths >= 4)
-        if not len(fit):
-            return shapely.Polygon()
-        rings = shapely.linearrings(
-            np.concatenate([self.points[self.ends[ring] : self.ends[ring + 1]] for ring in fit]),
-            indices=np.repeat(np.arange(len(fit)), lengths[fit]),
-        )
-        areas = shapely.area(shapely.polygons(rings))
-        outward = shapely.is_ccw(rings) == shapely.is_ccw(rings[np.argmax(areas)])
-        shells = shapely.polygons(rings[outward & (areas > 0)])
-        holes = rings[~outward & (areas > 0)]
-        if len(shells) == 1:
-            return shapely.polygons(shapely.get_exterior_ring(shells[0]), holes if len(holes) else None)
+    def some(self, rings: Numbers) -> Rings:
+        """Some of the rings, in that order."""
+        lengths = np.diff(self.ends)[rings]
+        stops = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        picked = np.repeat(self.ends[rings] - stops[:-1], lengths) + np.arange(stops[-1])
+        return Rings(points=self.points[picked], ends=stops, owners=self.owners[rings])
+
+    def polygons(self, count: int) -> Shapes:
+        """(owner,) a polygon or multipolygon of each of `count` owners, empty where nothing is left.
+
+        Exteriors are those that turn as the largest ring of an owner does.
+        """
+        sizes = self._sizes()
+        order = np.lexsort((-np.abs(sizes), self.owners))
+        order = order[sizes[order] != 0]
+        owners, first = np.unique(self.owners[order], return_index=True)
+        found = np.full(count, shapely.Polygon(), dtype=object)
+        if not len(owners):
+            return found
+        turns = np.repeat(np.sign(sizes[order[first]]), np.diff(first, append=len(order)))
+        hole = np.sign(sizes[order]) != turns
+        order = order[np.lexsort((hole, self.owners[order]))]
+        shells = np.add.reduceat(~hole, first, dtype=np.int64)
+        alone = np.repeat(shells == 1, np.diff(first, append=len(order)))
+        found[owners[shells == 1]] = self._shapes(order[alone])
+        for place in np.flatnonzero(shells > 1).tolist():
+            own = order[first[place] :][: np.diff(first, append=len(order))[place]]
+            found[owners[place]] = self._several(own[: shells[place]], own[shells[place] :])
+        return found
+
+    def _sizes(self) -> Points:
+        """(ring,) twice the area, and on which side it lies; 0 for what has none."""
+        if not len(self.owners):
+            return np.zeros(0)
+        base = np.repeat(self.ends[:-1], np.diff(self.ends))
+        x, y = (self.points - self.points[base]).T
+        turned = x[:-1] * y[1:] - x[1:] * y[:-1]
+        turned[self.ends[1:-1] - 1] = 0  # from a ring to the next
+        sizes = np.add.reduceat(np.append(turned, [0, 0]), self.ends[:-1])
+        return np.where(np.diff(self.ends) >= 4, sizes, 0)
+
+    def _shapes(self, rings: Numbers) -> Shapes:
+        """Polygons of one exterior each, which comes before its holes, by owner."""
+        some = self.some(rings)
+        exteriors = np.flatnonzero(np.diff(some.owners, prepend=-1))
+        offsets = some.ends, np.append(exteriors, len(rings))
+        return np.asarray(shapely.from_ragged_array(shapely.GeometryType.POLYGON, some.points, offsets), dtype=object)
+
+    def _several(self, exteriors: Numbers, interiors: Numbers) -> Any:
+        """A multipolygon."""
+        alone = Rings(points=self.points, ends=self.ends, owners=np.arange(len(self.owners)))
+        shells, holes = (alone._shapes(rings) for rings in (exteriors, interiors))
         within = _smallest_around(shells, holes)
+        rings = [shapely.get_exterior_ring(some) for some in (shells, holes)]
         whole = [
-            shapely.polygons(exterior, holes[within == place]) if (within == place).any() else shell
-            for place, (shell, exterior) in enumerate(zip(shells, shapely.get_exterior_ring(shells), strict=True))
+            shapely.polygons(exterior, rings[1][within == place]) if (within == place).any() else shells[place]
+            for place, exterior in enumerate(rings[0])
         ]
         return shapely.multipolygons(whole)
 
 
-def _smallest_around(shells: Any, holes: Any) -> Numbers:
+def _smallest_around(shells: Shapes, holes: Shapes) -> Numbers:
     """(hole,) the smallest of the polygons that hold it; -1 where none does.
 
     A hole may touch the ring around it, so what is looked for lies inside of the hole; so may an island, a smaller one.
     """
     found = np.full(len(holes), -1)
-    filled, sizes = shapely.polygons(holes), shapely.area(shells)
-    hole, shell = shapely.STRtree(shells).query(shapely.point_on_surface(filled), predicate="within")
-    around = sizes[shell] > shapely.area(filled)[hole]
+    sizes = shapely.area(shells)
+    hole, shell = shapely.STRtree(shells).query(shapely.point_on_surface(holes), predicate="within")
+    around = sizes[shell] > shapely.area(holes)[hole]
     hole, shell = hole[around], shell[around]
     largest_first = np.argsort(-sizes[shell], kind="stable")
     found[hole[largest_first]] = shell[largest_first]
@@ -148,28 +183,6 @@ def _cells(rings: Rings, xs: Points, ys: Points) -> Iterator[Rings]:
         yield from _cells(half, *((xs, some) if axis else (some, ys)))
 
 
-def read_wkb(wkb: Any, rows: Numbers) -> Rings:
-    """Polygons and multipolygons, their owners counted in the order of `rows`.
-
-    Args:
-        wkb: (n,) a pyarrow.BinaryArray of little-endian WKB in two dimensions, as geoseg writes it.
-        rows: Which of them.
-
-    Raises:
-        SourceError: A polygon is not what such a file holds.
-    """
-    _, offsets, body = wkb.buffers()
-    starts = np.frombuffer(offsets, np.int32)[wkb.offset : wkb.offset + len(wkb) + 1]
-    coded = np.frombuffer(body, np.uint8) if body is not None else np.empty(0, np.uint8)
-    ring_count, point_count = _counted(coded, starts, rows)
-    if ring_count < 0:
-        raise SourceError(f"polygon {point_count + 1} of a row group is damaged; geoseg vectorize writes the file anew")
-    points = np.empty((point_count, 2))
-    ends, owners = np.zeros(ring_count + 1, np.int64), np.empty(ring_count, np.int64)
-    _read(coded, starts, rows, points.reshape(-1).view(np.uint8), ends, owners)
-    return Rings(points=points, ends=ends, owners=owners)
-
-
 def _crossings(points: Points, edges: Numbers, axis: int, at: float) -> Points:
     """(edge, xy) where edges cross a line; the same to the last bit whichever way an edge is walked."""
     start, stop = points[edges], points[edges + 1]
@@ -179,66 +192,6 @@ def _crossings(points: Points, edges: Numbers, axis: int, at: float) -> Points:
     where = start + part[:, None] * (stop - start)
     where[:, axis] = at
     return where
-
-
-@numba.njit(cache=True, nogil=True)
-def _word(coded: Any, at: Any) -> Any:
-    """A whole number of 32 bits, the lowest byte first."""
-    found = np.int64(0)
-    for byte in range(4):
-        found |= np.int64(coded[at + byte]) << (8 * byte)
-    return found
-
-
-@numba.njit(cache=True, nogil=True)
-def _parts(coded: Any, at: Any) -> Any:
-    """Polygons of a geometry, and where the first begins."""
-    if _word(coded, at + 1) == _MULTIPOLYGON:
-        return _word(coded, at + 5), at + 9
-    return np.int64(1), at
-
-
-@numba.njit(cache=True, nogil=True)
-def _counted(coded: Any, starts: Any, rows: Any) -> tuple[int, int]:
-    """Rings and points of some geometries; -1 and the row of one whose counts lead out of its bytes."""
-    rings = points = 0
-    for row in rows:
-        stop = np.int64(starts[row + 1])
-        if np.int64(starts[row]) + 9 > stop:
-            return -1, row
-        parts, at = _parts(coded, np.int64(starts[row]))
-        for _ in range(parts):
-            if at + 9 > stop:
-                return -1, row
-            count = _word(coded, at + 5)
-            at += 9
-            rings += count
-            for _ in range(count):
-                if at + 4 > stop or at + 4 + 16 * _word(coded, at) > stop:
-                    return -1, row
-                length = _word(coded, at)
-                points += length
-                at += 4 + 16 * length
-    return rings, points
-
-
-@numba.njit(cache=True, nogil=True)
-def _read(coded: Any, starts: Any, rows: Any, points: Any, ends: Any, owners: Any) -> None:
-    """Copies the coordinates of some geometries, byte by byte, to where numbers may stand."""
-    ring = 0
-    for owner in range(len(rows)):
-        parts, at = _parts(coded, np.int64(starts[rows[owner]]))
-        for _ in range(parts):
-            count = _word(coded, at + 5)
-            at += 9
-            for _ in range(count):
-                size = 16 * _word(coded, at)
-                low = 16 * ends[ring]
-                points[low : low + size] = coded[at + 4 : at + 4 + size]
-                at += 4 + size
-                ends[ring + 1] = ends[ring] + size // 16
-                owners[ring] = owner
-                ring += 1
 
 
 @numba.njit(cache=True, nogil=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,18 @@ import numpy.typing as npt
 import shapely
 
 from geoseg.catalog.query import bounds_near
-from geoseg.earth import to_lonlat
 from geoseg.serve.opened import Opened, fingerprint
-from geoseg.serve.polygon_file import PolygonFile, areal
-from geoseg.serve.rings import Rings, joined, pieces, read_wkb
+from geoseg.serve.packed_rings import PackedRings, pack, read_wkb
+from geoseg.serve.polygon_file import PolygonFile
+from geoseg.serve.rings import Rings, joined, pieces
+from geoseg.serve.seams import united
 
 __all__ = ["ATTRIBUTES", "Chosen", "choose", "read_ahead"]
 
-Shapes = npt.NDArray[np.object_]
 Numbers = npt.NDArray[np.int64]
 Box = tuple[float, float, float, float]
 
-_ROOM = 512 << 20  # bytes of decoded row groups, of all runs together
+_ROOM = 256 << 20  # bytes of decoded row groups, of all runs together
 _LARGE = 1 << 20  # bytes of a polygon that is cut into pieces, for most tiles see little of it
 _PIECE = 1024
 """Points of a piece, about."""
@@ -44,17 +44,16 @@ class _Group:
     """A pyarrow.Table of ids and `ATTRIBUTES`."""
     boxes: npt.NDArray[np.float64]
     """(row, side) in the file's CRS."""
-    wkb: Any
-    """(row,) a pyarrow.BinaryArray; null where the polygon is in pieces."""
-    pieces: dict[int, tuple[list[Rings], npt.NDArray[np.float64]]]
+    rings: PackedRings
+    """Of each row; none where the polygon is in pieces."""
+    pieces: dict[int, tuple[PackedRings, npt.NDArray[np.float64]]]
     """Row -> the pieces of a large polygon, and their boxes."""
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        parts = [part for some, _ in self.pieces.values() for part in some]
-        own = self.rows.nbytes + self.boxes.nbytes + self.wkb.nbytes
-        return int(own + sum(part.points.nbytes + part.ends.nbytes + part.owners.nbytes for part in parts))
+        cut = sum(parts.nbytes + boxes.nbytes for parts, boxes in self.pieces.values())
+        return int(self.rows.nbytes + self.boxes.nbytes + self.rings.nbytes + cut)
 
 
 _KEPT: Opened[_Group] = Opened(most=_ROOM, weigh=lambda group: group.size)
@@ -79,31 +78,19 @@ class Chosen:
         """A pyarrow.Table of their ids and `ATTRIBUTES`, those that the file has."""
         return self.group.rows.take(self.places)
 
-    def rings(self) -> Rings:
-        """Their rings in the file's CRS, of large ones those near by; owners count in the order of `places`."""
-        large = [index for index, row in enumerate(self.places.tolist()) if row in self.group.pieces]
-        plain = np.setdiff1d(np.arange(len(self.places)), large)
-        small = read_wkb(self.group.wkb, self.places[plain])
-        parts = [Rings(points=small.points, ends=small.ends, owners=plain[small.owners])]
-        for index in large:
-            for part in self._near(int(self.places[index])):
-                owners = np.full(len(part.owners), index)
-                parts.append(Rings(points=part.points, ends=part.ends, owners=owners))
-        return joined(parts)
+    def rings(self, *, whole: bool) -> Rings:
+        """Their rings in the file's CRS, of large ones those near by; owners count in the order of `places`.
 
-    def shapes(self) -> tuple[Numbers, Shapes]:
-        """What of them lies in the reach, in longitude and latitude, and the places of those that do."""
-        whole = np.asarray(shapely.from_wkb(np.asarray(self.group.wkb.take(self.places))), dtype=object)
+        Large ones are in pieces, or `whole` again.
+        """
+        parts = [self.group.rings.rings(self.places)]
         for index, row in enumerate(self.places.tolist()):
             if row in self.group.pieces:
-                whole[index] = _one([part.within(self.reach).polygon() for part in self._near(row)])
-        inside = areal(shapely.clip_by_rect(whole, *self.reach))
-        left = np.flatnonzero(~shapely.is_empty(inside))
-        return left, to_lonlat(inside[left], self.crs)
-
-    def _near(self, row: int) -> list[Rings]:
-        parts, boxes = self.group.pieces[row]
-        return [parts[index] for index in np.flatnonzero(_touching(boxes, self.reach))]
+                packed, boxes = self.group.pieces[row]
+                near = packed.rings(np.flatnonzero(_touching(boxes, self.reach)))
+                near = united(near) if whole else near
+                parts.append(replace(near, owners=np.full(len(near.owners), index)))
+        return joined(parts)
 
 
 def choose(file: PolygonFile, area: Any, least_area: float, most: int) -> list[Chosen]:
@@ -119,7 +106,9 @@ def choose(file: PolygonFile, area: Any, least_area: float, most: int) -> list[C
         return []
     reach = bounds_near(file.footprint, area, file.crs)
     found = []
-    for group in _LOADERS.map(partial(_group, file), file.parts_near(area)):
+    parts, boxes = _parts(file)
+    near = [parts[index] for index in np.flatnonzero(_touching(boxes, reach)).tolist()]
+    for group in _LOADERS.map(partial(_group, file), near):
         places = np.flatnonzero(_touching(group.boxes, reach) & (_areas(group) >= least_area))
         found.append(Chosen(group=group, places=places, reach=reach, crs=file.crs))
     areas = np.concatenate([_areas(each.group)[each.places] for each in found] or [np.empty(0)])
@@ -132,10 +121,15 @@ def choose(file: PolygonFile, area: Any, least_area: float, most: int) -> list[C
 def read_ahead(file: PolygonFile) -> None:
     """Decodes row groups before a tile needs them, as many as there is room for."""
     size = 0
-    for part in file.parts_near(file.footprint):
+    for part in _parts(file)[0]:
         size += _group(file, part).size
         if size > _ROOM:
             return
+
+
+@lru_cache(maxsize=64)
+def _parts(file: PolygonFile) -> tuple[Sequence[Any], npt.NDArray[np.float64]]:
+    return file.parts()
 
 
 def _group(file: PolygonFile, part: Any) -> _Group:
@@ -147,7 +141,6 @@ def _group(file: PolygonFile, part: Any) -> _Group:
 
 
 def _load(part: Any, schema: Any) -> _Group:
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     table = part.to_table(schema=schema, columns=[name for name in _READ if name in schema.names])
@@ -157,15 +150,19 @@ def _load(part: Any, schema: Any) -> _Group:
         boxes = np.column_stack([np.asarray(box.field(side)) for side in _SIDES])
     else:
         boxes = shapely.bounds(shapely.from_wkb(np.asarray(wkb)))
-    large = np.flatnonzero(np.asarray(pc.binary_length(wkb)) > _LARGE)
-    cut = {}
-    for row in large.tolist():
-        parts = list(pieces(read_wkb(wkb, np.array([row])), _PIECE))
-        cut[row] = parts, np.array([each.bounds for each in parts])
-    if len(large):
-        wkb = pc.if_else(pa.array(np.isin(np.arange(len(wkb)), large)), pa.scalar(None, pa.binary()), wkb)
+    is_large = np.asarray(pc.binary_length(wkb)) > _LARGE
+    small = np.flatnonzero(~is_large)
+    read = read_wkb(wkb, small)
+    rings = pack(replace(read, owners=small[read.owners]), len(wkb))
+    cut = {row: _in_pieces(read_wkb(wkb, np.array([row]))) for row in np.flatnonzero(is_large).tolist()}
     rows = table.drop_columns([name for name in ("geometry", "bbox") if name in table.schema.names])
-    return _Group(rows=rows, boxes=boxes, wkb=wkb, pieces=cut)
+    return _Group(rows=rows, boxes=boxes, rings=rings, pieces=cut)
+
+
+def _in_pieces(rings: Rings) -> tuple[PackedRings, npt.NDArray[np.float64]]:
+    parts = list(pieces(rings, _PIECE))
+    numbered = [replace(part, owners=np.full(len(part.owners), number)) for number, part in enumerate(parts)]
+    return pack(joined(numbered), len(parts)), np.array([part.bounds for part in parts])
 
 
 def _flat(column: Any) -> Any:
@@ -182,14 +179,3 @@ def _areas(group: _Group) -> npt.NDArray[np.float64]:
 def _touching(boxes: npt.NDArray[np.float64], reach: Box) -> npt.NDArray[np.bool_]:
     left, bottom, right, top = reach
     return np.asarray((boxes[:, 0] <= right) & (boxes[:, 2] >= left) & (boxes[:, 1] <= top) & (boxes[:, 3] >= bottom))
-
-
-def _one(parts: Sequence[Any]) -> Any:
-    """Pieces put together again: lines along which they were cut go."""
-    whole = np.array(parts, dtype=object)
-    torn = ~shapely.is_valid(whole)  # a ring that meets itself in a corner
-    whole[torn] = areal(shapely.make_valid(whole[torn]))
-    try:
-        return shapely.coverage_union_all(whole)
-    except shapely.GEOSException:  # corners that were mended no longer meet
-        return shapely.union_all(whole)

@@ -20,6 +20,8 @@ __all__ = ["Lattice", "Outlines", "paint", "trace"]
 Numbers = npt.NDArray[np.int64]
 Points = npt.NDArray[np.float64]
 
+_NORTH, _SOUTH = 1, 2  # sides of a cell
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Lattice:
@@ -100,46 +102,54 @@ def _placed(points: Any, places: Any, left: float, bottom: float, across: float,
 
 @numba.njit(cache=True, nogil=True)
 def _paint(grid: Any, toggles: Any, cells: Any, ends: Any, owners: Any, numbers: Any) -> None:
-    box = np.array([grid.shape[0], grid.shape[1], -1, -1])  # of the toggles: first row and column, last row and column
+    height, width = grid.shape
+    reach = (np.full(height, width), np.full(height, -1))  # of each row: the first toggle and the last
+    top: Any = height
+    bottom: Any = 0
     for ring in range(len(owners)):
+        below = np.ceil(cells[ends[ring], 1] - 0.5)  # the first row whose middles lie south of a point
         for point in range(ends[ring], ends[ring + 1] - 1):
+            above, below = below, np.ceil(cells[point + 1, 1] - 0.5)
+            if above == below:
+                continue
             # From north to south whichever way an edge is walked: neighbours cross a row in the same place.
-            if cells[point, 1] <= cells[point + 1, 1]:
-                _toggle(toggles, cells[point], cells[point + 1], box)
-            else:
-                _toggle(toggles, cells[point + 1], cells[point], box)
+            upper, lower = (point, point + 1) if above < below else (point + 1, point)
+            begin: Any = np.int64(max(min(above, below), 0))
+            end: Any = np.int64(min(max(above, below), height))
+            _toggle(toggles, cells[upper], cells[lower], begin, end, reach)
+            top, bottom = min(top, begin), max(bottom, end)
         if ring + 1 == len(owners) or owners[ring + 1] != owners[ring]:
-            _fill(grid, toggles, box, numbers[owners[ring]])
-            box[0], box[1], box[2], box[3] = grid.shape[0], grid.shape[1], -1, -1
+            _fill(grid, toggles, reach, top, bottom, numbers[owners[ring]])
+            top, bottom = height, 0
 
 
 @numba.njit(cache=True, nogil=True)
-def _toggle(toggles: Any, upper: Any, lower: Any, box: Any) -> None:
-    """Notes the first cell of each row whose middle lies east of an edge."""
-    height, width = toggles.shape
-    begin: Any = max(np.int64(np.ceil(upper[1] - 0.5)), 0)
-    end: Any = min(np.int64(np.ceil(lower[1] - 0.5)), height)
+def _toggle(toggles: Any, upper: Any, lower: Any, begin: int, end: int, reach: Any) -> None:
+    """Notes the first cell of some rows whose middle lies east of an edge."""
+    first, last = reach
+    slope = (lower[0] - upper[0]) / (lower[1] - upper[1])
     for row in range(begin, end):
-        part = (row + 0.5 - upper[1]) / (lower[1] - upper[1])
-        col = max(np.int64(np.ceil(upper[0] + part * (lower[0] - upper[0]) - 0.5)), 0)
-        if col < width:
+        col = max(np.int64(np.ceil(upper[0] - 0.5 + (row + 0.5 - upper[1]) * slope)), 0)
+        if col < toggles.shape[1]:
             toggles[row, col] ^= True
-            box[0], box[1], box[2], box[3] = min(box[0], row), min(box[1], col), max(box[2], row), max(box[3], col)
+            first[row], last[row] = min(first[row], col), max(last[row], col)
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill(grid: Any, toggles: Any, box: Any, number: int) -> None:
+def _fill(grid: Any, toggles: Any, reach: Any, top: int, bottom: int, number: int) -> None:
     """Writes a number from every odd toggle of a row to the next, and takes the toggles away."""
-    for row in range(box[0], box[2] + 1):
+    first, last = reach
+    for row in range(top, bottom):
         inside = False
-        for col in range(box[1], grid.shape[1]):
+        for col in range(first[row], last[row] + 1):
             if toggles[row, col]:
                 inside = not inside
                 toggles[row, col] = False
             if inside:
                 grid[row, col] = number
-            elif col >= box[3]:
-                break
+        if inside:
+            grid[row, last[row] + 1 :] = number
+        first[row], last[row] = grid.shape[1], -1
 
 
 def _corner_count(grid: npt.NDArray[np.int32]) -> int:
@@ -153,7 +163,7 @@ def _corner_count(grid: npt.NDArray[np.int32]) -> int:
 def _trace(grid: Any, most: int) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     """Points (point, xy), ends, groups (exteriors with their holes) and numbers of rings, clockwise on the screen."""
     height, width = grid.shape
-    visited = np.zeros((height, width), np.bool_)  # north sides
+    visited = np.zeros((height, width), np.uint8)  # north and south sides
     group_of = np.zeros((height, width), np.int32)  # of west sides
     marks = (visited, group_of, np.zeros((height + 1, width + 1), np.int32))
     ends, tally = np.zeros(most // 4, np.int64), np.zeros(2, np.int64)
@@ -162,38 +172,47 @@ def _trace(grid: Any, most: int) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     known = 0
     for i in range(1, height - 1):
         for j in range(1, width - 1):
-            if grid[i, j] == 0 or grid[i - 1, j] == grid[i, j] or visited[i, j]:
+            value, before = grid[i, j], tally[1]
+            if value == 0:
                 continue
-            west = j
-            while grid[i, west - 1] == grid[i, j]:
-                west -= 1
-            group = group_of[i, west]
-            if group == 0:
+            if grid[i - 1, j] != value and not visited[i, j] & _NORTH:  # the first that is seen of an exterior
                 known += 1
-                group = known
-            before = tally[1]
-            _walk(grid, i, j, group, marks, out)
-            groups[before : tally[1]] = group
-            values[before : tally[1]] = grid[i, j]
+                _walk(grid, i, j, 1, known, marks, out)
+            if grid[i + 1, j] != value and not visited[i, j] & _SOUTH:  # the first that is seen of a hole
+                east = j + 1
+                while grid[i, east] == value and grid[i + 1, east] != value:
+                    east += 1
+                _walk(grid, i + 1, east, -1, _group(grid, i, j, group_of), marks, out)
+            if tally[1] > before:
+                groups[before : tally[1]] = _group(grid, i, j, group_of)
+                values[before : tally[1]] = value
     count, rings = tally
     return out[1][:count].copy(), ends[: rings + 1].copy(), groups[:rings].copy(), values[:rings].copy()
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(grid: Any, i: int, j: int, group: int, marks: Any, out: Any) -> None:
-    """Goes round the cells of one number, which stay on the right, from the north-west corner of a cell.
+def _group(grid: Any, i: int, j: int, group_of: Any) -> Any:
+    """Of a cell: that of the west side of its run, which belongs to what began farther north, or west."""
+    while grid[i, j - 1] == grid[i, j]:
+        j -= 1
+    return group_of[i, j]
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk(grid: Any, i: int, j: int, across: int, group: int, marks: Any, out: Any) -> None:
+    """Goes round the cells of one number, which stay on the right, from a corner on eastwards (1) or westwards (-1).
 
     Where it comes to a corner for the second time, what it walked in between is a ring of its own.
     """
-    visited, group_of, place = marks  # the last: where in the walk a corner is that it may come to again
-    walk, value = out[0], grid[i, j]
-    row, col, down, across, length = i, j, 0, 1, 0
+    place = marks[2]  # where in the walk a corner is that it may come to again
+    walk, value = out[0], grid[i, j] if across == 1 else grid[i - 1, j - 1]
+    row, col, down, length, first = i, j, 0, 0, across
     while True:
         if place[row, col]:
             begin = place[row, col] - 1
             _emit(begin, length, place, out)
             length = begin
-            if row == i and col == j and across == 1:
+            if row == i and col == j and across == first:
                 return
         walk[length, 0], walk[length, 1] = col - 1, row - 1
         length += 1
@@ -201,16 +220,25 @@ def _walk(grid: Any, i: int, j: int, group: int, marks: Any, out: Any) -> None:
             place[row, col] = length
         turn = 0
         while turn == 0:
-            if across == 1:
-                visited[row, col] = True
-            elif down == -1:
-                group_of[row - 1, col] = group
+            _mark(marks, row, col, down, across, group)
             row, col = row + down, col + across
-            if grid[row + (down + across - 1) // 2, col + (across - down - 1) // 2] != value:
+            if grid[row + (down + across - 1 >> 1), col + (across - down - 1 >> 1)] != value:
                 turn = 1
-            elif grid[row + (down - across - 1) // 2, col + (down + across - 1) // 2] == value:
+            elif grid[row + (down - across - 1 >> 1), col + (down + across - 1 >> 1)] == value:
                 turn = -1
         down, across = turn * across, -turn * down
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark(marks: Any, row: int, col: int, down: int, across: int, group: int) -> None:
+    """Notes the side of a cell that a step from a corner goes along."""
+    visited, group_of, _ = marks
+    if across == 1:
+        visited[row, col] |= _NORTH
+    elif across == -1:
+        visited[row - 1, col - 1] |= _SOUTH
+    elif down == -1:
+        group_of[row - 1, col] = group
 
 
 @numba.njit(cache=True, nogil=True)

@@ -15,6 +15,7 @@ import shapely
 from fastapi import APIRouter, BackgroundTasks, Path, Request, Response
 
 import geoseg
+from geoseg.earth import to_lonlat
 from geoseg.serve.features import POLYGONS, RunId, polygons_of, run_of
 from geoseg.serve.opened import Answers, fingerprint
 from geoseg.serve.polygon_file import PolygonFile
@@ -26,7 +27,7 @@ from geoseg.serve.row_groups import ATTRIBUTES, Chosen, choose, read_ahead
 from geoseg.serve.runs import FinishedRun
 from geoseg.serve.service import Service
 from geoseg.serve.tile_grid import Lattice, paint, trace
-from geoseg.serve.vector_tiles import BUFFER, DEEPEST, EXTENT, LayerEncoder, TilePlace
+from geoseg.serve.vector_tiles import BUFFER, DEEPEST, EXTENT, LayerEncoder, TilePlace, valid
 from geoseg.source.open import limit_cache
 
 __all__ = ["layers_of", "router", "vector_tile"]
@@ -167,21 +168,29 @@ def vector_tile(file: PolygonFile, tile: TilePlace, *, exact: bool) -> bytes:
     """
     layer = LayerEncoder(name="polygons")
     chosen = choose(file, tile.area(BUFFER / EXTENT), 0.0 if exact else _least_area(tile), MOST)
-    lattice = None if exact or not chosen else tile.cells(file.crs, chosen[0].reach, COARSE)
-    if lattice is not None:
+    if not chosen:
+        return b""
+    lattice = tile.cells(file.crs, chosen[0].reach, COARSE)
+    if lattice is not None and not exact:
         _draw(layer, chosen, lattice)
         return layer.tile()
-    for rows, shapes in _HANDS.map(partial(_placed, tile=tile, grid=1 if exact else COARSE), chosen):
+    place = partial(_placed, tile=tile, grid=1 if exact else COARSE, tame=lattice is not None)
+    for rows, shapes in _HANDS.map(place, chosen):
         layer.add(*_told(rows), shapes)
     return layer.tile()
 
 
-def _placed(chosen: Chosen, tile: TilePlace, grid: int) -> tuple[Any, npt.NDArray[np.object_]]:
-    """Those polygons of which something is on a tile: their rows, and what of them is there."""
-    left, shapes = chosen.shapes()
-    placed = tile.place(shapes, grid)
+def _placed(chosen: Chosen, tile: TilePlace, grid: int, tame: bool) -> tuple[Any, npt.NDArray[np.object_]]:
+    """Those polygons of which something is on a tile, and what of them is there; `tame` if the tile has a lattice."""
+    rings, count = chosen.rings(whole=True).within(chosen.reach), len(chosen.places)
+    if tame:
+        placed = tile.place_rings(rings, chosen.crs, count)
+    else:
+        placed = valid(rings.polygons(count))
+        left = ~shapely.is_empty(placed)
+        placed[left] = tile.place(to_lonlat(placed[left], chosen.crs), grid)
     seen = np.flatnonzero(~shapely.is_empty(placed))
-    return chosen.rows().take(left[seen]), placed[seen]
+    return chosen.rows().take(seen), placed[seen]
 
 
 def _draw(layer: LayerEncoder, chosen: Sequence[Chosen], lattice: Lattice) -> None:
@@ -190,7 +199,7 @@ def _draw(layer: LayerEncoder, chosen: Sequence[Chosen], lattice: Lattice) -> No
 
     grid = np.zeros(((EXTENT + 2 * BUFFER) // COARSE,) * 2, np.int32)
     done = 1
-    for some, rings in zip(chosen, _HANDS.map(Chosen.rings, chosen), strict=True):
+    for some, rings in zip(chosen, _HANDS.map(partial(Chosen.rings, whole=False), chosen), strict=True):
         paint(grid, rings, np.arange(done, done + len(some.places)), lattice)
         done += len(some.places)
     seen = trace(grid)

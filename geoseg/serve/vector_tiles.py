@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,9 +15,11 @@ import shapely
 
 from geoseg.serve.drawing import drawn
 from geoseg.serve.polygon_file import areal
+from geoseg.serve.rings import Rings
+from geoseg.serve.seams import parted
 from geoseg.serve.tile_grid import Lattice
 
-__all__ = ["BUFFER", "DEEPEST", "EXTENT", "LayerEncoder", "TilePlace"]
+__all__ = ["BUFFER", "DEEPEST", "EXTENT", "LayerEncoder", "TilePlace", "valid"]
 
 EXTENT = 4096
 """Units along the side of a tile."""
@@ -30,6 +32,7 @@ Shapes = npt.NDArray[np.object_]
 Numbers = npt.NDArray[np.int64]
 
 _HIGHEST = 85.0511287798066  # of the square that web maps show
+_ASIDE = 1e-6  # units from a half, so that what is cut there is rounded outwards
 _ASTRAY = 0.1  # cells that a line between two knots may be off
 _POLYGON = 3
 _SHORT = [bytes([low]) for low in range(128)] + [
@@ -74,11 +77,24 @@ class TilePlace:
         inside = areal(shapely.clip_by_rect(shapely.transform(lonlat, self._units), *self._reach))
         placed = shapely.transform(inside, lambda at: np.rint(at / grid) * grid)
         bent = ~shapely.is_valid(placed)  # few; for the others rounding is enough, and far faster
-        again = inside[bent]
-        torn = ~shapely.is_valid(again)  # where it was cut
-        again[torn] = areal(shapely.make_valid(again[torn]))
-        placed[bent] = areal(shapely.set_precision(again, grid))
+        placed[bent] = areal(shapely.set_precision(valid(inside[bent]), grid))
         return np.asarray(placed, dtype=object)
+
+    def place_rings(self, rings: Rings, crs: str, count: int) -> Shapes:
+        """Polygons (count,), the owners of rings in a CRS, as `place` has them; for whatever `cells` finds a lattice.
+
+        They are cut half a unit within, where no corner is any more, and what was cut moves on to the buffer's end.
+        """
+        low, high = -BUFFER + 0.5 - _ASIDE, EXTENT + BUFFER - 0.5 + _ASIDE
+        units = replace(rings, points=self._from(crs, *rings.points.T))
+        cut = replace(units, points=np.rint(units.points)).within((low, low, high, high))
+        placed = parted(replace(cut, points=np.rint(cut.points))).polygons(count)
+        bent = np.flatnonzero(~shapely.is_valid(placed))
+        if not len(bent):
+            return placed
+        few = units.some(np.flatnonzero(np.isin(units.owners, bent))).within(self._reach)
+        placed[bent] = areal(shapely.set_precision(valid(few.polygons(count)[bent]), 1))
+        return placed
 
     @property
     def _reach(self) -> tuple[float, float, float, float]:
@@ -103,16 +119,26 @@ class TilePlace:
 
     def _cells_at(self, crs: str, xs: Any, ys: Any, grid: int) -> npt.NDArray[np.float64]:
         x, y = np.meshgrid(xs, ys)
-        lon, lat = _to_lonlat(crs).transform(x.ravel(), y.ravel())
+        return (self._from(crs, x.ravel(), y.ravel()).reshape(*x.shape, 2) + BUFFER) / grid
+
+    def _from(self, crs: str, x: Any, y: Any) -> npt.NDArray[np.float64]:
+        """(point, xy) in the tile's units of places in a CRS, less than half round the Earth from it."""
+        lon, lat = _to_lonlat(crs).transform(x, y)
         middle = 360 * (self.x + 0.5) / 2**self.z - 180
-        lonlat = np.column_stack([(np.asarray(lon) - middle + 180) % 360 - 180 + middle, lat])
-        return (self._units(lonlat).reshape(*x.shape, 2) + BUFFER) / grid
+        return self._units(np.column_stack([(np.asarray(lon) - middle + 180) % 360 - 180 + middle, lat]))
 
     def _units(self, lonlat: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         latitude = np.radians(np.clip(lonlat[:, 1], -_HIGHEST, _HIGHEST))
         across = (lonlat[:, 0] + 180) / 360
         down = 0.5 - np.arcsinh(np.tan(latitude)) / (2 * np.pi)
         return np.column_stack([(across * 2**self.z - self.x) * EXTENT, (down * 2**self.z - self.y) * EXTENT])
+
+
+def valid(shapes: Shapes) -> Shapes:
+    """Polygons (n,), those mended that touch themselves along a line, where they were cut."""
+    torn = ~shapely.is_valid(shapes)
+    shapes[torn] = areal(shapely.make_valid(shapes[torn]))
+    return shapes
 
 
 @lru_cache(maxsize=16)

@@ -13,7 +13,6 @@ so lines never cross or touch, in whatever order and however far they are simpli
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +32,9 @@ SLACK = 1.005
 """Triangles between pixel corners come in halves of a pixel, and a map's scale (0.2 % in area within a UTM zone) must
 not decide whether 20 m take out four pixels of 10 m or three and a half."""
 
+AT_ONCE = 256
+"""Polygons that are redrawn before the pages of corners that it has looked at leave memory."""
+
 
 def simplify(
     polygons: Geometries,
@@ -42,7 +44,6 @@ def simplify(
     pixel_area: float | FloatArray = 1.0,
     smooth: bool = False,
     transform: Sequence[float] = PIXELS,
-    workers: int = 1,
 ) -> Geometries:
     """`polygons` (n,) with fewer vertices, the same edges still shared, every one of them still there and valid.
 
@@ -60,7 +61,6 @@ def simplify(
         smooth: Rounds what corners are left: each becomes a quadratic Bezier curve from the middle of one line to the
             middle of the next, where that brings it no nearer to a line that is not its own.
         transform: As for `polygonize`: where the vertices go.
-        workers: Threads.
 
     Raises:
         GridError: `tolerance` or an area is no usable number.
@@ -75,23 +75,21 @@ def simplify(
     POLYGON ((0 0, 3 0, 3 1, 0 3, 0 0))
     POLYGON ((3 1, 3 4, 0 4, 0 3, 3 1))
     """
-    limits = _limits(tolerance, pixel_area, len(corners.flags))
+    limits = _limits(tolerance, pixel_area, corners.shape[0])
     if len(polygons) == 0:
         return polygons
     parts, owner = shapely.get_parts(polygons, return_index=True)
     move = tuple(map(float, transform[:6]))
 
     def redraw(some: Geometries) -> Geometries:
-        if len(some) == 0:
-            return some
         kind, coords, (rings, offsets) = shapely.to_ragged_array(some)
-        drawn, ends = draw(np.rint(coords).astype(np.int64), rings.astype(np.int64), corners.flags, limits, smooth)
+        drawn, ends = draw(np.rint(coords).astype(np.int64), rings.astype(np.int64), corners.pages, limits, smooth)
+        corners.release()
         place(drawn, ends, move)
         return np.asarray(shapely.from_ragged_array(kind, drawn, (ends, offsets)), dtype=object)
 
-    with ThreadPoolExecutor(workers, "geoseg-arcs") as threads:
-        drawn = np.concatenate(list(threads.map(redraw, np.array_split(parts, workers))))
-    corners.release()
+    groups = np.array_split(parts, -(-len(parts) // AT_ONCE))
+    drawn = np.concatenate([redraw(group) for group in groups])
     several = shapely.get_type_id(polygons) == shapely.GeometryType.MULTIPOLYGON
     result = np.empty(len(polygons), object)
     result[~several] = drawn[~several[owner]]

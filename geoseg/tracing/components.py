@@ -44,7 +44,7 @@ def joined(count: int, *pairs: npt.NDArray[Any]) -> tuple[IntArray, int]:
     return parent - 1, sets
 
 
-def corner_groups(padded: npt.NDArray[Any], values: Labels) -> IntArray:
+def corner_groups(padded: npt.NDArray[Any], values: npt.NDArray[Any]) -> IntArray:
     """(component,) the first component, from 0, of the 8-connected group that each 4-connected one belongs to.
 
     Args:

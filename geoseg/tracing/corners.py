@@ -16,29 +16,36 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from geoseg.tracing.chunks import CHUNK
 from geoseg.tracing.mapped import MappedArray
 from geoseg.window import Window
 
 if TYPE_CHECKING:
     from geoseg.protocols import LabelReader
 
-__all__ = ["EAST", "NODE", "OUTER", "SOUTH", "VERTEX", "Corners", "map_corners", "read_bordered"]
+__all__ = ["EAST", "NODE", "OUTER", "SOUTH", "VERTEX", "Corners", "flag_at", "map_corners", "read_bordered"]
 
 EAST, SOUTH, VERTEX, NODE, OUTER = 1, 2, 4, 8, 16
 """A boundary leaves the corner to the east, to the south; it turns or ends there; three or four lines meet there, or
 pixels touch by their corners only; one of the four pixels has no label."""
 
 
+SIDE = 64
+"""Corners along both sides of a square that is one page of memory: whoever looks at a polygon's corners needs few."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Corners:
     """The map of a raster's pixel corners."""
 
+    shape: tuple[int, int]
+    """(rows + 1, cols + 1)."""
     mapped: MappedArray
-    """(rows + 1, cols + 1) uint8, sums of `EAST`, `SOUTH`, `VERTEX`, `NODE`, `OUTER`."""
+    """(row, col, 64, 64) uint8, square by square: sums of `EAST`, `SOUTH`, `VERTEX`, `NODE`, `OUTER`."""
 
     @property
-    def flags(self) -> npt.NDArray[np.uint8]:
-        """(rows + 1, cols + 1)."""
+    def pages(self) -> npt.NDArray[np.uint8]:
+        """(row, col, 64, 64), for `flag_at`."""
         return self.mapped.array
 
     def release(self) -> None:
@@ -46,7 +53,7 @@ class Corners:
         self.mapped.release()
 
 
-def map_corners(labels: LabelReader, *, directory: Path | None = None, chunk: int = 2048, workers: int = 2) -> Corners:
+def map_corners(labels: LabelReader, *, directory: Path | None = None, chunk: int = CHUNK, workers: int = 2) -> Corners:
     """The corners of `labels`, in a scratch file of one byte per pixel corner.
 
     Args:
@@ -59,19 +66,19 @@ def map_corners(labels: LabelReader, *, directory: Path | None = None, chunk: in
         SinkError: There is no room for the file.
         SourceError: The labels cannot be read.
     """
-    rows, cols = labels.shape
-    mapped = MappedArray((rows + 1, cols + 1), np.uint8, directory)
+    rows, cols = labels.shape[0] + 1, labels.shape[1] + 1
+    mapped = MappedArray((-(-rows // SIDE), -(-cols // SIDE), SIDE, SIDE), np.uint8, directory)
 
     def fill(window: Window) -> None:
         pixels = Window.from_bounds(window.row_off, window.col_off, window.row_stop - 1, window.col_stop - 1)
         bordered = read_bordered(labels, pixels)
-        _classify(bordered, np.iinfo(bordered.dtype).min, mapped.array[window.slices])
+        _classify(bordered, np.iinfo(bordered.dtype).min, window.row_off, window.col_off, mapped.array)
         mapped.release()
 
-    whole = Window(row_off=0, col_off=0, height=rows + 1, width=cols + 1)
+    whole = Window(row_off=0, col_off=0, height=rows, width=cols)
     with ThreadPoolExecutor(workers) as threads:
         list(threads.map(fill, whole.pieces(chunk, chunk)))
-    return Corners(mapped=mapped)
+    return Corners(shape=(rows, cols), mapped=mapped)
 
 
 def read_bordered(labels: LabelReader, window: Window) -> npt.NDArray[Any]:
@@ -95,10 +102,16 @@ def read_bordered(labels: LabelReader, window: Window) -> npt.NDArray[Any]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _classify(bordered: Any, none: int, flags: Any) -> None:
-    """Fills `flags` (row, col) of the corners between the pixels `bordered` (row + 1, col + 1), `none` for no label."""
-    for row in range(flags.shape[0]):
-        for col in range(flags.shape[1]):
+def flag_at(pages: Any, x: int, y: int) -> int:
+    """The flags of the corner in column `x` and row `y`."""
+    return int(pages[y // SIDE, x // SIDE, y % SIDE, x % SIDE])
+
+
+@numba.njit(cache=True, nogil=True)
+def _classify(bordered: Any, none: int, row_off: int, col_off: int, pages: Any) -> None:
+    """Fills `pages` from a corner on: the corners between the pixels `bordered` (row + 1, col + 1), `none` for none."""
+    for row in range(bordered.shape[0] - 1):
+        for col in range(bordered.shape[1] - 1):
             a, b = bordered[row, col], bordered[row, col + 1]
             c, d = bordered[row + 1, col], bordered[row + 1, col + 1]
             north, south, west, east = a != b, c != d, a != c, b != d
@@ -111,4 +124,5 @@ def _classify(bordered: Any, none: int, flags: Any) -> None:
                     flag += VERTEX
                 if none in (a, b, c, d):
                     flag += OUTER
-            flags[row, col] = flag
+            y, x = row_off + row, col_off + col
+            pages[y // SIDE, x // SIDE, y % SIDE, x % SIDE] = flag

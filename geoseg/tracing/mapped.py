@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geoseg.errors import SinkError
+from geoseg.window import Window
 
 __all__ = ["MappedArray"]
+
+STRIP = 64
+"""Rows that are read or written before their pages are let go: each row has pages of its own, and the system maps
+sixteen where one is asked for."""
 
 
 class MappedArray:
@@ -37,13 +43,33 @@ class MappedArray:
                 # A hole in a mapped file that the disk cannot fill later ends the process without a word.
                 os.posix_fallocate(file.fileno(), 0, size)
                 self._map = mmap.mmap(file.fileno(), size)
+                if hasattr(mmap, "MADV_RANDOM"):  # or up to 2 MB come into memory with every page
+                    self._map.madvise(mmap.MADV_RANDOM)
         except OSError as error:
             raise SinkError(f"{directory or tempfile.gettempdir()}: no room for {size} bytes: {error}") from error
         count = math.prod(shape)
         self.array: npt.NDArray[Any] = np.frombuffer(self._map, dtype, count).reshape(shape)
         """The numbers, writable."""
 
+    def read(self, window: Window) -> npt.NDArray[Any]:
+        """A copy (row, col) of a window of an array with two axes; takes no memory but its own."""
+        found = np.empty(window.shape, self.array.dtype)
+        for strip in _strips(window):
+            found[strip.within(window).slices] = self.array[strip.slices]
+            self.release()
+        return found
+
+    def write(self, window: Window, numbers: npt.NDArray[Any]) -> None:
+        """Puts numbers (row, col) into a window of an array with two axes; takes no memory."""
+        for strip in _strips(window):
+            self.array[strip.slices] = numbers[strip.within(window).slices]
+            self.release()
+
     def release(self) -> None:
         """Takes the file's pages out of this process; their contents stay, and come back when they are used."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def _strips(window: Window) -> Iterable[Window]:
+    return window.pieces(STRIP, max(1, window.width))

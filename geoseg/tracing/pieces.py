@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from geoseg.errors import GridError
 from geoseg.protocols import LabelReader
-from geoseg.tracing.components import label_components
+from geoseg.tracing.chunks import CHUNK
 from geoseg.tracing.corners import read_bordered
 from geoseg.tracing.mapped import MappedArray
-from geoseg.tracing.register import Register, chunks_of, register_regions
+from geoseg.tracing.register import Register, register_regions
 from geoseg.types import Labels
 from geoseg.window import Window
 
@@ -66,7 +66,7 @@ class SplitLabels:
             SourceError: The labels cannot be read.
         """
         codes: Labels = self.labels.read(window).astype(self.dtype)
-        codes += self.parts.array[window.slices] * self.dtype.type(_span(self.labels.dtype))
+        codes += self.parts.read(window) * self.dtype.type(_span(self.labels.dtype))
         return codes
 
     def decode(self, codes: npt.NDArray[Any]) -> tuple[Labels, npt.NDArray[np.uint8]]:
@@ -91,7 +91,7 @@ def split(
     *,
     connectivity: Literal[4, 8] = 4,
     directory: Path | None = None,
-    chunk: int = 2048,
+    chunk: int = CHUNK,
     workers: int = 2,
 ) -> SplitLabels:
     """`labels` in which no region's polygon has more than `max_vertices` vertices; the larger ones are in pieces.
@@ -134,30 +134,28 @@ def split(
     side = 1 << math.ceil(math.log2(16 * math.sqrt(max_vertices)))
     while True:
         register = register_regions(divided, count, connectivity=connectivity, chunk=chunk, workers=workers)
-        large = register.sums > max_vertices
-        if not large.any():
+        if register.largest <= max_vertices:
             break
-        _cut(divided, register, large, side, chunk=chunk, workers=workers)
-    divided.parts.release()
+        _cut(divided.parts, register, max_vertices, side, workers)
     return divided
 
 
-def _cut(
-    divided: SplitLabels, register: Register, large: npt.NDArray[np.bool_], side: int, *, chunk: int, workers: int
-) -> None:
-    """Cuts the `large` regions (region,): whole ones along squares of `side`, pieces along the next smaller squares.
+def _cut(numbers: MappedArray, register: Register, max_vertices: int, side: int, workers: int) -> None:
+    """Cuts what is too large: whole regions along squares of `side`, pieces along the next smaller squares.
 
     A part's number tells how often its region has been cut, and which of four neighbouring squares it lies in.
     """
 
-    def mark(window: Window, start: int) -> None:
-        padded, count = label_components(divided.read(window), divided.nodata)
-        cut = large[register.region[start : start + count]]
-        _renumber(divided.parts.array[window.slices], padded, cut, side, window.row_off, window.col_off)
-        divided.parts.release()
+    def mark(chunk: int) -> None:
+        # Vertices of parts within a chunk depend on its own pixels alone, so it does not matter which chunks are cut.
+        parts, window = register.look(chunk), register.chunks[chunk]
+        large = parts.sums > max_vertices
+        renumbered = numbers.read(window)
+        _renumber(renumbered, parts.padded, large, side, window.row_off, window.col_off)
+        numbers.write(window, renumbered)
 
     with ThreadPoolExecutor(workers, "geoseg-pieces") as threads:
-        list(threads.map(mark, chunks_of(divided, chunk), register.starts[:-1].tolist()))
+        list(threads.map(mark, range(len(register.chunks))))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -13,9 +13,7 @@ of chunks; about 60 per vertex of what leaves at once, while its polygons are pu
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -27,6 +25,7 @@ import shapely
 from geoseg.earth import PixelAreas
 from geoseg.errors import GridError
 from geoseg.protocols import LabelReader
+from geoseg.tracing.chunks import CHUNK, chunks_of, in_order
 from geoseg.tracing.components import add_areas, add_up, census, corner_groups, label_components
 from geoseg.tracing.joining import Beyond, Joiner, Parts, Rings, Runs
 from geoseg.tracing.polygons import PIXELS
@@ -37,8 +36,7 @@ from geoseg.window import Window
 __all__ = ["RegionBatch", "area_units", "trace_regions"]
 
 IntArray = npt.NDArray[np.int64]
-
-CHUNK = 2048
+Geometries = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,6 +73,7 @@ def trace_regions(
     areas: PixelAreas | None = None,
     rasters: Mapping[str, LabelReader] | None = None,
     shown: Callable[[IntArray], npt.NDArray[np.bool_]] | None = None,
+    redraw: Callable[[Geometries], Geometries] | None = None,
 ) -> Iterator[RegionBatch]:
     """The regions of `labels`, batch after batch: what `geoseg.tracing.polygons.polygonize` finds, however found.
 
@@ -88,6 +87,7 @@ def trace_regions(
         areas: Gives the area of each region.
         rasters: Rasters of integers on the same grid, to be added up over each region.
         shown: Says of class values (n,) whether their regions are wanted; others are only neighbours of those that are.
+        redraw: What becomes of polygons (n,) as soon as they are put together; on any thread.
 
     Raises:
         GridError: A raster differs from the labels in shape, or holds no integers; an argument makes no sense.
@@ -114,6 +114,7 @@ def trace_regions(
         scale=1.0 if areas is None else area_units(areas, labels.shape),
         rasters=rasters or {},
         shown=shown,
+        redraw=redraw,
     )
     return _swept(tracer, rows, cols, workers)
 
@@ -142,32 +143,14 @@ def area_units(areas: PixelAreas, shape: tuple[int, int]) -> float:
 
 
 def _swept(tracer: _Tracer, rows: int, cols: int, workers: int) -> Iterator[RegionBatch]:
-    height, width = tracer.labels.shape
-    windows = Window(row_off=0, col_off=0, height=height, width=width).pieces(rows, cols)
-    joiner = Joiner(width, tracer.columns, corners=tracer.corners)
-    with ThreadPoolExecutor(workers, "geoseg-tracing") as pool:
-        try:
-            for _, row in groupby(_in_order(pool, tracer.trace, windows, 2 * workers), key=lambda found: found.row):
-                beyond = []
-                for chunk in row:
-                    yield chunk.within
-                    beyond.append(chunk.beyond)
-                yield tracer.batch(*joiner.add(beyond))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, action: Callable[[Window], _Traced], windows: Iterable[Window], ahead: int
-) -> Iterator[_Traced]:
-    """What `action` makes of each window, in their order; so many are at work or waiting to be taken."""
-    waiting: deque[Future[_Traced]] = deque()
-    for window in windows:
-        waiting.append(pool.submit(action, window))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    joiner = Joiner(tracer.labels.shape[1], tracer.columns, corners=tracer.corners)
+    traced = in_order(tracer.trace, chunks_of(tracer.labels, rows, cols), workers)
+    for _, row in groupby(traced, key=lambda found: found.row):
+        beyond = []
+        for chunk in row:
+            yield chunk.within
+            beyond.append(chunk.beyond)
+        yield tracer.batch(*joiner.add(beyond))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -193,6 +176,7 @@ class _Tracer:
     """Units of area per square metre; NaN where pixels have no area."""
     rasters: Mapping[str, LabelReader]
     shown: Callable[[IntArray], npt.NDArray[np.bool_]] | None
+    redraw: Callable[[Geometries], Geometries] | None
 
     @property
     def columns(self) -> int:
@@ -242,7 +226,7 @@ class _Tracer:
             first=parts.first,
             values=parts.values.astype(self.labels.dtype),
             pixels=parts.sums[:, 0],
-            polygons=polygons,
+            polygons=polygons if self.redraw is None else self.redraw(polygons),
             areas=parts.sums[:, 1] / self.scale if self.areas else np.full(len(parts), np.nan),
             sums={name: parts.sums[:, 2 + at] for at, name in enumerate(self.rasters)},
         )

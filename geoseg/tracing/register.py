@@ -1,79 +1,101 @@
-"""A register of the regions of a raster that never lies in memory as a whole: how large they are, and whom they touch.
+"""The regions of a raster that never lies in memory as a whole, and what each sums up to.
 
-Each chunk is labelled on its own; its components are *parts*, and parts of one region are joined across the borders of
-chunks. Of small regions the register also holds their pixels, as stretches of rows, and their neighbours.
+Each chunk is labelled on its own. What it sees of a region is a *part*; a part that stays off the edges of its chunk is
+a whole region, and nobody else needs to know of it. The register knows the others: which parts are one region, and how
+large it is. So a chunk that is looked at again can tell of all its parts what their regions are.
+
+Memory: 16 bytes for each part at an edge of its chunk, 50 while they are joined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any, TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from geoseg.errors import GridError
 from geoseg.protocols import LabelReader
-from geoseg.tracing.components import census, joined, label_components
+from geoseg.tracing.chunks import CHUNK, chunks_of, in_order
+from geoseg.tracing.components import census, corner_groups, joined, label_components
+from geoseg.types import Labels
 from geoseg.window import Window
 
-__all__ = ["Measure", "Register", "chunks_of", "register_regions"]
+__all__ = ["BOTTOM", "Measure", "Parts", "Register", "Sides", "facing", "register_regions"]
 
 IntArray = npt.NDArray[np.int64]
 
 Measure: TypeAlias = Callable[[Window, npt.NDArray[Any], IntArray], None]
 """Adds to the sums (part,) what the pixels of a window count for, given their parts (row + 2, col + 2) from 1 on."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Register:
-    """Regions, in no order that matters: their first pixels tell them apart, whatever the chunks were."""
-
-    starts: IntArray
-    """(chunk,) number of each chunk's first part."""
-    region: IntArray
-    """(part,) the region that it belongs to."""
-    first: IntArray
-    """(region,) its first pixel, as row * width + col."""
-    values: IntArray
-    """(region,) class value."""
-    sums: IntArray
-    """(region,) what was measured."""
-    contacts: IntArray
-    """(n, 3) a small region, a neighbour, and how many pixel sides they share; 0 if they touch by corners only."""
-    stretches: npt.NDArray[np.int32]
-    """(n, 3) row, first column and column beyond the last, in row-major order: all pixels of small regions."""
-    owners: IntArray
-    """(n,) the region of each stretch."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Sheet:
-    """The parts of one chunk, counted from 0."""
-
-    row: int
-    first: IntArray
-    values: IntArray
-    sums: IntArray
-    sides: list[IntArray]
-    """Along top, bottom, left and right: the part of each pixel, -1 for none."""
-    pairs: IntArray
-    """(n, 3) two parts, and how many pixel sides they share."""
-    stretches: npt.NDArray[np.int32]
-    owners: npt.NDArray[np.int32]
-
+Sides: TypeAlias = Sequence[npt.NDArray[Any]]
+"""Of the pixels along top, bottom, left and right of a chunk: (n, k) numbers, of which the first is -1 for no label."""
 
 TOP, BOTTOM, LEFT, RIGHT = range(4)
 
 
-def chunks_of(labels: LabelReader, chunk: int) -> Iterable[Window]:
-    """The raster in chunks, row by row."""
-    rows, cols = labels.shape
-    return Window(row_off=0, col_off=0, height=rows, width=cols).pieces(chunk, chunk)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Parts:
+    """What one chunk sees of the regions, part by part, counted from 0."""
+
+    labels: Labels
+    """(row, col) the class values of the chunk."""
+    padded: npt.NDArray[np.int32]
+    """(row + 2, col + 2) the part of each pixel, counted from 1; 0 for no label and around the chunk."""
+    first: IntArray
+    """(part,) the first pixel, as row * width + col of the raster."""
+    values: IntArray
+    """(part,) class value."""
+    sums: IntArray
+    """(part,) what was measured."""
+
+    @property
+    def edge(self) -> IntArray:
+        """(n,) the parts that reach an edge of the chunk, in order."""
+        found = np.unique(np.concatenate(self._sides))
+        return np.asarray(found[found > 0] - 1, dtype=np.int64)
+
+    @property
+    def _sides(self) -> tuple[npt.NDArray[np.int32], ...]:
+        inner = self.padded[1:-1, 1:-1]
+        return inner[0], inner[-1], inner[:, 0], inner[:, -1]
+
+    def along_sides(self, table: npt.NDArray[Any]) -> Sides:
+        """The rows (part, k) of a table, pixel by pixel."""
+        rows = np.concatenate([np.full((1, table.shape[1]), -1, table.dtype), table])
+        return [rows[side] for side in self._sides]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Register:
+    """The regions of `labels`; their first pixels tell them apart, whatever the chunks are."""
+
+    labels: LabelReader
+    chunks: Sequence[Window]
+    largest: int
+    """The largest sum of a region."""
+    measure: Measure | None
+    corners: bool
+    starts: IntArray
+    """(chunk + 1,) where the parts at the edges of each chunk begin."""
+    first: IntArray
+    """(part,) the first pixel of the region that it belongs to."""
+    sums: IntArray
+    """(part,) the sum of this region."""
+
+    def look(self, chunk: int) -> Parts:
+        """The parts of a chunk, with the first pixels and the sums of the regions that they belong to.
+
+        Raises:
+            SourceError: The labels cannot be read.
+        """
+        parts = _look(self.labels, self.chunks[chunk], self.measure, corners=self.corners)
+        known, edge = slice(*self.starts[chunk : chunk + 2].tolist()), parts.edge
+        parts.first[edge], parts.sums[edge] = self.first[known], self.sums[known]
+        return parts
 
 
 def register_regions(
@@ -81,8 +103,7 @@ def register_regions(
     measure: Measure | None = None,
     *,
     connectivity: int = 4,
-    below: int = 0,
-    chunk: int = 2048,
+    chunk: int = CHUNK,
     workers: int = 2,
 ) -> Register:
     """The regions of `labels`.
@@ -91,7 +112,6 @@ def register_regions(
         labels: Class values.
         measure: What is summed over the pixels of each region; None: counts them.
         connectivity: Whether pixels hold together along edges (4), or at corners too (8).
-        below: Regions with a smaller sum are small.
         chunk: Pixels along both sides of a chunk.
         workers: Threads.
 
@@ -104,168 +124,124 @@ def register_regions(
             f"chunks of {chunk} pixels on {workers} threads, {connectivity} neighbours: chunks have pixels, there is "
             "at least one thread, and pixels have 4 neighbours or 8"
         )
-    corners = connectivity == 8
+    corners, chunks = connectivity == 8, list(chunks_of(labels, chunk, chunk))
 
-    def look(window: Window) -> _Sheet:
-        return _sheet(labels, window, measure, corners=corners, below=below)
+    def see(window: Window) -> _Edge:
+        return _edge_of(_look(labels, window, measure, corners=corners), window.row_off)
 
-    with ThreadPoolExecutor(workers, "geoseg-register") as threads:
-        sheets = list(threads.map(look, chunks_of(labels, chunk)))
-    starts = np.cumsum([0, *(len(sheet.first) for sheet in sheets)])
-    facing = _across_borders(sheets, starts, labels.shape[1], corners=corners)
-    return _joined(sheets, starts, facing, below)
+    edges, alike = [], [np.empty((0, 2), np.int64)]
+    above, count = np.full((labels.shape[1], 2), -1), 0
+    for _, row in groupby(in_order(see, chunks, workers), key=lambda edge: edge.row):
+        sides = []
+        for edge in row:
+            for side in edge.sides:
+                side[side[:, 0] >= 0, 0] += count
+            sides.append(edge.sides)
+            edges.append(replace(edge, sides=()))
+            count += len(edge.first)
+        one, other, _ = facing(sides, above, corners=corners)
+        same = one[:, 1] == other[:, 1]
+        alike.append(np.unique(np.column_stack([one[same, 0], other[same, 0]]), axis=0))
+        above = np.concatenate([each[BOTTOM] for each in sides])
+    first, sums = _totals(edges, alike)
+    return Register(
+        labels=labels,
+        chunks=chunks,
+        largest=max([*(edge.largest for edge in edges), int(sums.max(initial=0))], default=0),
+        measure=measure,
+        corners=corners,
+        starts=np.cumsum([0, *(len(edge.first) for edge in edges)]),
+        first=first,
+        sums=sums,
+    )
 
 
-def _sheet(labels: LabelReader, window: Window, measure: Measure | None, *, corners: bool, below: int) -> _Sheet:
-    """What is to be known of one chunk."""
-    values = labels.read(window)
-    padded, count = label_components(values, labels.nodata)
+def facing(row: Sequence[Sides], above: IntArray, *, corners: bool) -> tuple[IntArray, IntArray, IntArray]:
+    """What faces each other across the borders of a row of chunks, and across the one to the row above.
+
+    Args:
+        row: The sides of the chunks, from west to east.
+        above: (col, k) along the bottom of the row above.
+        corners: Whether pixels that touch at their corners only face each other too.
+
+    Returns:
+        The numbers (n, k) of one pixel and of the other, which both have labels; (n,) the sides they share, 0 or 1.
+    """
+    borders = [(above, np.concatenate([sides[TOP] for sides in row]))]
+    borders += [(west[RIGHT], east[LEFT]) for west, east in pairwise(row)]
+    pairs = [(one, other, 1) for one, other in borders]
+    if corners:
+        pairs += [(one[1:], other[:-1], 0) for one, other in borders]
+        pairs += [(one[:-1], other[1:], 0) for one, other in borders]
+    ones, others = (np.concatenate([pair[at] for pair in pairs]) for at in (0, 1))
+    shared = np.concatenate([np.full(len(one), sides) for one, _, sides in pairs])
+    labelled = (ones[:, 0] >= 0) & (others[:, 0] >= 0)
+    return ones[labelled], others[labelled], shared[labelled]
+
+
+def _look(labels: LabelReader, window: Window, measure: Measure | None, *, corners: bool) -> Parts:
+    """The parts of a chunk, as it sees them."""
+    seen = labels.read(window)
+    padded, count = label_components(seen, labels.nodata)
     sums, first = census(padded, count)
     rows, cols = np.divmod(first, window.width)
     if measure is not None:
         sums = np.zeros(count, np.int64)
         measure(window, padded, sums)
-    number = padded[1:-1, 1:-1] - 1
-    part_values = values[rows, cols].astype(np.int64)
-    small = sums < below
-    pairs = _counted(_pairs(padded, small, ((0, 1), (1, 0))), count)
-    if corners:
-        diagonal = _counted(_pairs(padded, np.ones(count, np.bool_), ((1, -1), (1, 1))), count)
-        alike = part_values[diagonal[:, 0]] == part_values[diagonal[:, 1]]
-        diagonal = diagonal[alike | small[diagonal[:, 0]] | small[diagonal[:, 1]]]
-        pairs = np.concatenate([pairs, diagonal * [1, 1, 0]])
-    stretches, owners = _stretches(number, small, window.row_off, window.col_off)
-    return _Sheet(
-        row=window.row_off,
+    parts = Parts(
+        labels=seen,
+        padded=padded,
         first=(window.row_off + rows) * labels.shape[1] + window.col_off + cols,
-        values=part_values,
+        values=seen[rows, cols].astype(np.int64),
         sums=sums,
-        sides=[number[0].copy(), number[-1].copy(), number[:, 0].copy(), number[:, -1].copy()],
-        pairs=pairs,
-        stretches=stretches,
-        owners=owners,
+    )
+    return _held_at_corners(parts) if corners else parts
+
+
+def _held_at_corners(parts: Parts) -> Parts:
+    """The same; parts of one value that touch at corners are one."""
+    leaders, group = np.unique(corner_groups(parts.padded, parts.values), return_inverse=True)
+    sums = np.zeros(len(leaders), np.int64)
+    np.add.at(sums, group, parts.sums)
+    number = np.append(0, group + 1).astype(np.int32)
+    return replace(
+        parts, padded=number[parts.padded], first=parts.first[leaders], values=parts.values[leaders], sums=sums
     )
 
 
-def _counted(keys: IntArray, count: int) -> IntArray:
-    """(n, 3) pairs of parts by their keys ``one * count + other``, and how often each comes."""
-    found, times = np.unique(keys, return_counts=True)
-    return np.column_stack([*np.divmod(found, max(1, count)), times])
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Edge:
+    """What is to be kept of a chunk: the parts that reach its edges, counted from 0."""
+
+    row: int
+    first: IntArray
+    sums: IntArray
+    sides: Sides
+    """(n, 2) part and class value."""
+    largest: int
+    """The largest sum of the chunk's other parts."""
 
 
-@numba.njit(cache=True, nogil=True)
-def _doubled(keys: Any) -> IntArray:
-    """The same keys, with room for as many again."""
-    larger = np.empty(2 * len(keys), np.int64)
-    for at in range(len(keys)):  # a slice would take numba five seconds more to compile
-        larger[at] = keys[at]
-    return larger
-
-
-@numba.njit(cache=True, nogil=True)
-def _pairs(padded: Any, wanted: Any, steps: Any) -> IntArray:
-    """Keys of the two parts wherever a pixel of one lies a step from a pixel of the other and one of them is wanted."""
-    count = len(wanted)
-    keys = np.empty(1024, np.int64)
-    size = 0
-    for row in range(1, padded.shape[0] - 1):
-        for col in range(1, padded.shape[1] - 1):
-            one = padded[row, col]
-            for down, across in steps:
-                other = padded[row + down, col + across]
-                if one > 0 and other > 0 and one != other and (wanted[one - 1] or wanted[other - 1]):
-                    if size == len(keys):
-                        keys = _doubled(keys)
-                    keys[size] = (min(one, other) - 1) * count + max(one, other) - 1
-                    size += 1
-    return keys[:size]
-
-
-@numba.njit(cache=True, nogil=True)
-def _stretches(number: Any, small: Any, row_off: int, col_off: int) -> tuple[Any, Any]:
-    """The pixels of small parts: (row, first column, column beyond the last) int32, and their parts int32."""
-    count = 0
-    for again in range(2):  # to count, then to note
-        found = np.empty((count, 3), np.int32)
-        owners = np.empty(count, np.int32)
-        count = 0
-        for row in range(number.shape[0]):
-            for col in range(number.shape[1]):
-                part = number[row, col]
-                if part < 0 or not small[part]:
-                    continue
-                if col == 0 or number[row, col - 1] != part:
-                    if again:
-                        found[count, 0], found[count, 1] = row_off + row, col_off + col
-                        owners[count] = part
-                    count += 1
-                if again:
-                    found[count - 1, 2] = col_off + col + 1
-    return found, owners
-
-
-def _across_borders(sheets: list[_Sheet], starts: IntArray, width: int, *, corners: bool) -> IntArray:
-    """(n, 3) pairs of parts, counted through, that face each other across borders of chunks, and their sides."""
-    found = [np.empty((0, 3), np.int64)]
-    above = np.full(width, -1)
-    for _, row in groupby(zip(sheets, starts.tolist(), strict=False), key=lambda sheet: sheet[0].row):
-        sides = [[np.where(side < 0, -1, side + start) for side in sheet.sides] for sheet, start in row]
-        found += [_facing(west[RIGHT], east[LEFT], corners=corners) for west, east in pairwise(sides)]
-        found.append(_facing(above, np.concatenate([each[TOP] for each in sides]), corners=corners))
-        above = np.concatenate([each[BOTTOM] for each in sides])
-    return np.concatenate(found)
-
-
-def _facing(one: IntArray, other: IntArray, *, corners: bool) -> IntArray:
-    """(n, 3) pairs along one border, and how many sides they share."""
-    pairs = [np.column_stack([one, other, np.ones(len(one), np.int64)])]
-    if corners:
-        for near, far in ((one[1:], other[:-1]), (one[:-1], other[1:])):
-            pairs.append(np.column_stack([near, far, np.zeros(len(near), np.int64)]))
-    together = np.concatenate(pairs)
-    return together[(together[:, :2] >= 0).all(axis=1)]
-
-
-def _joined(sheets: list[_Sheet], starts: IntArray, facing: IntArray, below: int) -> Register:
-    """Parts to regions."""
-
-    def all_of(name: str) -> Any:
-        return np.concatenate([getattr(sheet, name) for sheet in sheets])
-
-    values, first, sums = all_of("values"), all_of("first"), all_of("sums")
-    shifts = [np.array([start, start, 0]) for start in starts[:-1].tolist()]
-    pairs = np.concatenate([facing, *(sheet.pairs + shift for sheet, shift in zip(sheets, shifts, strict=True))])
-    alike = values[pairs[:, 0]] == values[pairs[:, 1]]
-    region, count = joined(len(values), pairs[alike, :2])
-    region_first, region_sums, region_values = np.full(count, np.iinfo(np.int64).max), *np.zeros((2, count), np.int64)
-    np.minimum.at(region_first, region, first)
-    np.add.at(region_sums, region, sums)
-    region_values[region] = values
-    small = region_sums < below
-    stretches = all_of("stretches")
-    owners = region[
-        np.concatenate([sheet.owners + start for sheet, start in zip(sheets, starts.tolist(), strict=False)])
-    ]
-    order = np.flatnonzero(small[owners])
-    order = order[np.argsort(stretches[order, 0], kind="stable")]
-    return Register(
-        starts=starts,
-        region=region,
-        first=region_first,
-        values=region_values,
-        sums=region_sums,
-        contacts=_contacts(region, pairs[~alike], small),
-        stretches=stretches[order],
-        owners=owners[order],
+def _edge_of(parts: Parts, row: int) -> _Edge:
+    edge = parts.edge
+    number = np.full(len(parts.first), -1)
+    number[edge] = np.arange(len(edge))
+    return _Edge(
+        row=row,
+        first=parts.first[edge],
+        sums=parts.sums[edge],
+        sides=parts.along_sides(np.column_stack([number, parts.values])),
+        largest=int(parts.sums[number < 0].max(initial=0)),
     )
 
 
-def _contacts(region: IntArray, pairs: IntArray, small: npt.NDArray[np.bool_]) -> IntArray:
-    """(n, 3) from every small region to each of its neighbours, in order, sides added up."""
-    one, other, sides = region[pairs[:, 0]], region[pairs[:, 1]], pairs[:, 2]
-    key = np.concatenate([one * len(small) + other, other * len(small) + one])
-    wanted = small[np.concatenate([one, other])]
-    keys, index = np.unique(key[wanted], return_inverse=True)
-    total = np.zeros(len(keys), np.int64)
-    np.add.at(total, index, np.tile(sides, 2)[wanted])
-    return np.column_stack([*np.divmod(keys, max(1, len(small))), total])
+def _totals(edges: Sequence[_Edge], alike: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
+    """(part,) the first pixel of the region that each part belongs to, and its sum."""
+    parts_first, parts_sums = (
+        np.concatenate([np.empty(0, np.int64), *(getattr(edge, name) for edge in edges)]) for name in ("first", "sums")
+    )
+    region, count = joined(len(parts_first), *alike)
+    first, sums = np.full(count, np.iinfo(np.int64).max), np.zeros(count, np.int64)
+    np.minimum.at(first, region, parts_first)
+    np.add.at(sums, region, parts_sums)
+    return first[region], sums[region]

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.tracing.corners import EAST, NODE, OUTER, SOUTH, VERTEX
+from geoseg.tracing.corners import EAST, NODE, OUTER, SOUTH, VERTEX, flag_at
 
 __all__ = ["LARGEST", "draw", "place"]
 
@@ -29,7 +29,7 @@ CURVE = 4
 
 
 @numba.njit(cache=True, nogil=True)
-def draw(xy: Any, rings: Any, flags: Any, limits: Any, smooth: bool) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+def draw(xy: Any, rings: Any, pages: Any, limits: Any, smooth: bool) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     """Rings (vertex, xy) with their offsets (ring + 1,), simplified and rounded."""
     longest = 0
     for ring in range(len(rings) - 1):
@@ -44,26 +44,26 @@ def draw(xy: Any, rings: Any, flags: Any, limits: Any, smooth: bool) -> tuple[Fl
     for ring in range(len(rings) - 1):
         low, high = rings[ring], rings[ring + 1] - 1
         count = high - low
-        shift = _beginning(xy, low, high, flags)
+        shift = _beginning(xy, low, high, pages)
         for k in range(count + 1):
             for axis in range(2):
                 path[k, axis] = xy[low + (shift + k) % count, axis]
         begin = zero
         for end in range(1, count + 1):
-            if end == count or flags[path[end, 1], path[end, 0]] & NODE:
-                _thin(path, begin, end, flags, limits, links, heap)
+            if end == count or flag_at(pages, path[end, 0], path[end, 1]) & NODE:
+                _thin(path, begin, end, pages, limits, links, heap)
                 begin = end
-        at = _write(path, count, (count - shift) % count, links, flags, smooth, drawn, at)
+        at = _write(path, count, (count - shift) % count, links, pages, smooth, drawn, at)
         ends[ring + 1] = at
     return drawn[:at].copy(), ends
 
 
 @numba.njit(cache=True, nogil=True)
-def _beginning(xy: Any, low: int, high: int, flags: Any) -> int:
+def _beginning(xy: Any, low: int, high: int, pages: Any) -> int:
     """Where to cut a ring first: at any node; without one at its first vertex in row-major order."""
     best = low
     for k in range(low, high):
-        if flags[xy[k, 1], xy[k, 0]] & NODE:
+        if flag_at(pages, xy[k, 0], xy[k, 1]) & NODE:
             return k - low
         if _before(xy, k, best):
             best = k
@@ -71,7 +71,7 @@ def _beginning(xy: Any, low: int, high: int, flags: Any) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _write(path: Any, count: int, lead: int, links: Any, flags: Any, smooth: bool, drawn: Any, at: int) -> int:
+def _write(path: Any, count: int, lead: int, links: Any, pages: Any, smooth: bool, drawn: Any, at: int) -> int:
     """Puts what is left of a ring into `drawn` from `at` on, vertex `lead` or the next one first; where it ends."""
     begin = first = at
     before = count - 1
@@ -85,8 +85,8 @@ def _write(path: Any, count: int, lead: int, links: Any, flags: Any, smooth: boo
         after = k + 1
         while after < count and links[after, 2] < 0:
             after += 1
-        fixed = flags[path[k, 1], path[k, 0]] & (NODE | OUTER)
-        if smooth and not fixed and _is_free(path, before, k, k or count, after, flags):
+        fixed = flag_at(pages, path[k, 0], path[k, 1]) & (NODE | OUTER)
+        if smooth and not fixed and _is_free(path, before, k, k or count, after, pages):
             at = _bend(path, (before, k, after), drawn, begin, at)
         else:
             drawn[at, 0], drawn[at, 1] = path[k, 0], path[k, 1]
@@ -130,27 +130,27 @@ def place(drawn: Any, ends: Any, transform: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _thin(path: Any, low: int, high: int, flags: Any, limits: Any, links: Any, heap: Any) -> None:
+def _thin(path: Any, low: int, high: int, pages: Any, limits: Any, links: Any, heap: Any) -> None:
     """Decides which vertices of the arc `low` to `high` of `path` go: their third link becomes -1.
 
     `links` are the vertex before, the vertex after and twice the area of the triangle of the three.
     """
     for k in range(low, high + 1):
         links[k, 0], links[k, 1], links[k, 2] = k - 1, k + 1, 0
-    if high - low == 1 or flags[path[low + 1, 1], path[low + 1, 0]] & OUTER:
+    if high - low == 1 or flag_at(pages, path[low + 1, 0], path[low + 1, 1]) & OUTER:
         return
     closed = _same(path, low, high)
     backwards = _before(path, high - 1, low + 1) if closed else _before(path, high, low)
     if backwards:
         _flip(path, low, high)
-    _cut_off(path, low, high, closed, flags, limits, links, heap)
+    _cut_off(path, low, high, closed, pages, limits, links, heap)
     if backwards:
         _flip(path, low, high)
         _flip(links, low, high)
 
 
 @numba.njit(cache=True, nogil=True)
-def _cut_off(path: Any, low: int, high: int, closed: bool, flags: Any, limits: Any, links: Any, heap: Any) -> None:
+def _cut_off(path: Any, low: int, high: int, closed: bool, pages: Any, limits: Any, links: Any, heap: Any) -> None:
     """Takes vertices out of an arc that runs in its own direction, the smallest triangle first."""
     inner = high - low - 1
     size: Any = np.int64(0)
@@ -162,9 +162,9 @@ def _cut_off(path: Any, low: int, high: int, closed: bool, flags: Any, limits: A
         if links[k, 2] != area:
             continue
         before, after = links[k, 0], links[k, 1]
-        if not _is_free(path, before, k, k, after, flags):
+        if not _is_free(path, before, k, k, after, pages):
             continue
-        if not closed and inner == 1 and not _may_vanish(path, low, k, high, flags):
+        if not closed and inner == 1 and not _may_vanish(path, low, k, high, pages):
             break
         links[k, 2] = -1
         links[before, 1], links[after, 0] = after, before
@@ -211,7 +211,7 @@ def _pop(heap: Any, size: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _may_vanish(path: Any, low: int, k: int, high: int, flags: Any) -> bool:
+def _may_vanish(path: Any, low: int, k: int, high: int, pages: Any) -> bool:
     """Whether an open arc may become the straight line between its ends, its last vertex being `k`.
 
     If two arcs with the same ends did, the region between them would be gone. Nothing is left between them then, so it
@@ -224,16 +224,16 @@ def _may_vanish(path: Any, low: int, k: int, high: int, flags: Any) -> bool:
     turn = 3 if bulge > 0 else 1
     x, y = path[low, 0], path[low, 1]
     heading = _towards(path[low + 1, 0] - x, path[low + 1, 1] - y) + turn
-    while not _is_line(flags, x, y, heading % 4):
+    while not _is_line(pages, x, y, heading % 4):
         heading += turn
     is_straight = True
     for _ in range(FARTHEST):
         x, y = _ahead(x, y, heading % 4)
-        if flags[y, x] & NODE:
+        if flag_at(pages, x, y) & NODE:
             return x != path[high, 0] or y != path[high, 1] or (bulge > 0 and not is_straight)
-        if flags[y, x] & VERTEX:
+        if flag_at(pages, x, y) & VERTEX:
             is_straight = False
-            heading += 1 if _is_line(flags, x, y, (heading + 1) % 4) else 3
+            heading += 1 if _is_line(pages, x, y, (heading + 1) % 4) else 3
     return False
 
 
@@ -252,15 +252,15 @@ def _ahead(x: int, y: int, heading: int) -> tuple[int, int]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _is_line(flags: Any, x: int, y: int, heading: int) -> bool:
+def _is_line(pages: Any, x: int, y: int, heading: int) -> bool:
     """Whether a boundary leaves a corner."""
     if heading >= 2:
         x, y = _ahead(x, y, heading)
-    return x >= 0 and y >= 0 and flags[y, x] & (SOUTH if heading % 2 else EAST) > 0
+    return x >= 0 and y >= 0 and flag_at(pages, x, y) & (SOUTH if heading % 2 else EAST) > 0
 
 
 @numba.njit(cache=True, nogil=True)
-def _is_free(path: Any, a: int, b: int, again: int, c: int, flags: Any) -> bool:
+def _is_free(path: Any, a: int, b: int, again: int, c: int, pages: Any) -> bool:
     """Whether the closed triangle of three vertices holds no corner but those of the path between `a` and `c`.
 
     `again` is `b`, or where the path comes back to it if that is a ring's beginning.
@@ -274,7 +274,7 @@ def _is_free(path: Any, a: int, b: int, again: int, c: int, flags: Any) -> bool:
     for y in range(top, bottom + 1):
         west, east = _span(path, a, b, c, y)
         for x in range(west, east + 1):
-            found += (flags[y, x] & VERTEX) > 0
+            found += (flag_at(pages, x, y) & VERTEX) > 0
     if found == 3:
         return True
     own = 3

@@ -96,7 +96,10 @@ def test_a_second_terminal_sees_a_run_go_on_stop_and_finish(slow: RangeServer, t
     out = tmp_path / "map"
     with running(slow, out, "--workers", "2") as process:
         wait_for(lambda: journalled(out) >= 4)
-        follow = subprocess.Popen([GEOSEG, "status", str(out), "--follow"], stdout=subprocess.PIPE, text=True)
+        told = tmp_path / "followed.txt"
+        with told.open("w") as file:
+            follow = subprocess.Popen([GEOSEG, "status", str(out), "--follow"], stdout=file)
+        wait_for(lambda: "predicting" in told.read_text())
         seen = status(out)
         assert (seen["state"], seen["process"], seen["stage"]) == ("running", process.pid, "predict")
         assert 0 < seen["tiles_done"] < seen["tiles"] == TILES
@@ -111,8 +114,8 @@ def test_a_second_terminal_sees_a_run_go_on_stop_and_finish(slow: RangeServer, t
     stopped = status(out)
     assert (stopped["state"], stopped["process"], stopped["seconds_left"]) == ("interrupted", None, None)
     assert 0 < stopped["tiles_done"] < TILES
-    followed, _ = follow.communicate(timeout=60)
-    assert follow.returncode == 1
+    assert follow.wait(timeout=60) == 1
+    followed = told.read_text()
     assert re.search(r"^state +running by process \d+ on \S+: predicting$", followed, re.MULTILINE)
     assert re.search(r"^state +interrupted; the same command resumes it$", followed, re.MULTILINE)
 

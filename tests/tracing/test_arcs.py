@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from geoseg.errors import GridError
 from geoseg.protocols import LabelReader
 from geoseg.source.labels import ArrayLabels
 from geoseg.tracing.arcs import simplify
-from geoseg.tracing.corners import EAST, Corners, map_corners
+from geoseg.tracing.corners import EAST, Corners, flag_at, map_corners
 from geoseg.tracing.pieces import split
 from geoseg.tracing.polygons import polygonize
 from geoseg.tracing.regions import trace_regions
@@ -86,11 +87,10 @@ def test_about_as_many_vertices_are_left_as_by_geos(tolerance: float, reach: flo
 
 
 def features(labels: LabelReader, corners: Corners, tolerance: float, **options: Any) -> Iterator[tuple[int, bytes]]:
-    for batch in trace_regions(
-        labels, joints=0, chunk=options.pop("chunk", 1000), connectivity=options.pop("connectivity", 4)
-    ):
-        shapes = simplify(batch.polygons, corners, tolerance, **options)
-        yield from zip(batch.first.tolist(), shapely.to_wkb(shapes), strict=True)
+    work = {"chunk": options.pop("chunk", 1000), "connectivity": options.pop("connectivity", 4)}
+    redraw = partial(simplify, corners=corners, tolerance=tolerance, **options)
+    for batch in trace_regions(labels, joints=0, redraw=redraw, **work):
+        yield from zip(batch.first.tolist(), shapely.to_wkb(batch.polygons), strict=True)
 
 
 @given(
@@ -106,7 +106,7 @@ def test_every_chunking_gives_the_same_features_bit_for_bit(
     options = {"smooth": smooth, "transform": (10, 0, 5e5, 0, -10, 5e6)}
     whole = dict(features(labels, map_corners(labels), tolerance, connectivity=connectivity, **options))
     corners = map_corners(labels, chunk=chunk)
-    pieces = features(labels, corners, tolerance, chunk=chunk, connectivity=connectivity, workers=2, **options)
+    pieces = features(labels, corners, tolerance, chunk=chunk, connectivity=connectivity, **options)
     assert dict(pieces) == whole
 
 
@@ -172,7 +172,7 @@ def test_a_curve_never_crosses_the_straight_line_between_its_ends() -> None:
     labels[3:] = 1
     labels[1:3, 2:6] = 2  # its lower side is a straight arc between the ends of the upper one
     corners = map_corners(ArrayLabels(labels))
-    assert corners.flags[3, 2] & EAST
+    assert flag_at(corners.pages, 2, 3) & EAST
     assert_covers_the_same(*redrawn(ArrayLabels(labels), 50.0))
 
 

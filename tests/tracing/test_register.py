@@ -1,4 +1,4 @@
-"""The register of regions: those of scipy, with their neighbours, whatever the chunks."""
+"""The register of regions: those of scipy, whatever the chunks."""
 
 from __future__ import annotations
 
@@ -12,71 +12,87 @@ from hypothesis import strategies as st
 
 from geoseg.errors import GridError
 from geoseg.source.labels import ArrayLabels
-from geoseg.tracing.register import chunks_of, register_regions
+from geoseg.tracing.register import BOTTOM, facing, register_regions
 from geoseg.window import Window
 from tests.blobs import components, label_readers
 
 connectivities = st.sampled_from([4, 8])
 
 
-@given(labels=label_readers(), connectivity=connectivities, chunk=st.integers(1, 30), below=st.integers(0, 9))
-def test_regions_and_neighbours_are_those_of_scipy(
-    labels: ArrayLabels, connectivity: int, chunk: int, below: int
-) -> None:
-    found = register_regions(labels, connectivity=connectivity, chunk=chunk, below=below)
-    numbers = components(labels.array, labels.nodata, connectivity)
-    pixels = dict(zip(*np.unique(numbers[numbers > 0], return_counts=True), strict=True))
-    flat = numbers.ravel()
-    number_of = flat[found.first]
-    assert sorted(number_of) == sorted(pixels)
-    assert [pixels[number] for number in number_of] == found.sums.tolist()
-    assert (labels.array.ravel()[found.first] == found.values).all()
-    assert all(np.flatnonzero(flat == number)[0] == first for number, first in zip(number_of, found.first, strict=True))
-    small = {number for number, size in pixels.items() if size < below}
-    assert contacts_of(numbers, small, connectivity) == {
-        (int(number_of[one]), int(number_of[other])): sides for one, other, sides in found.contacts.tolist()
-    }
-    painted = np.zeros_like(numbers)
-    for (row, start, stop), owner in zip(found.stretches.tolist(), found.owners, strict=True):
-        painted[row, start:stop] += number_of[owner]
-    np.testing.assert_array_equal(painted, np.where(np.isin(numbers, list(small)), numbers, 0))
-
-
-def contacts_of(numbers: Any, small: set[int], connectivity: int) -> dict[tuple[int, int], int]:
-    """Sides that small regions share with each neighbour; 0 with those that they touch at corners only."""
-    sides: Counter[tuple[int, int]] = Counter()
-    steps = [(numbers[:, :-1], numbers[:, 1:], 1), (numbers[:-1], numbers[1:], 1)]
-    if connectivity == 8:
-        steps += [(numbers[:-1, :-1], numbers[1:, 1:], 0), (numbers[:-1, 1:], numbers[1:, :-1], 0)]
-    for some, others, shared in steps:
-        for one, other in zip(some.ravel().tolist(), others.ravel().tolist(), strict=True):
-            for pair in ((one, other), (other, one)):
-                if one != other and one and other and pair[0] in small:
-                    sides[pair] += shared
-    return dict(sides)
-
-
-@given(labels=label_readers(), chunk=st.integers(1, 30), workers=st.integers(1, 3))
-def test_sums_are_of_what_is_measured(labels: ArrayLabels, chunk: int, workers: int) -> None:
-    weights = np.random.default_rng(0).integers(-5, 50, labels.shape)
+@given(labels=label_readers(), connectivity=connectivities, chunk=st.integers(1, 30), workers=st.integers(1, 3))
+def test_every_part_knows_its_region(labels: ArrayLabels, connectivity: int, chunk: int, workers: int) -> None:
+    weights = np.arange(1, labels.array.size + 1).reshape(labels.shape)
 
     def measure(window: Window, padded: Any, sums: Any) -> None:
-        for part, weight in zip(padded[1:-1, 1:-1].ravel(), weights[window.slices].ravel(), strict=True):
-            if part:
-                sums[part - 1] += weight
+        np.add.at(sums, padded[1:-1, 1:-1][padded[1:-1, 1:-1] > 0] - 1, weights[window.slices][padded[1:-1, 1:-1] > 0])
 
-    found = register_regions(labels, measure, chunk=chunk, workers=workers)
-    numbers = components(labels.array, labels.nodata)
-    expected = [int(weights[numbers == numbers.ravel()[first]].sum()) for first in found.first]
-    assert found.sums.tolist() == expected
+    found = register_regions(labels, measure, connectivity=connectivity, chunk=chunk, workers=workers)
+    numbers = components(labels.array, labels.nodata, connectivity)
+    sums = np.bincount(numbers.ravel(), weights.ravel())
+    firsts = dict(reversed([(number, first) for first, number in enumerate(numbers.ravel().tolist())]))
+    assert found.largest == sums[1:].max(initial=0)
+    for at, window in enumerate(found.chunks):
+        parts, seen = found.look(at), numbers[window.slices]
+        part = parts.padded[1:-1, 1:-1] - 1
+        np.testing.assert_array_equal(part >= 0, seen > 0)
+        for column, expected in ((parts.first, np.vectorize(firsts.get)(seen)), (parts.sums, sums[seen])):
+            np.testing.assert_array_equal(column[part[part >= 0]], expected[seen > 0])
+        np.testing.assert_array_equal(parts.values[part[part >= 0]], labels.array[window.slices][seen > 0])
 
 
-def test_parts_are_counted_through_chunk_by_chunk() -> None:
-    labels = ArrayLabels(np.array([[1, 1, 1, 2]], np.uint8))
-    found = register_regions(labels, chunk=2)
-    assert [window.col_off for window in chunks_of(labels, 2)] == [0, 2]
-    assert found.starts.tolist() == [0, 1, 3]
-    assert found.region[0] == found.region[1] != found.region[2]
+@given(labels=label_readers(), chunk=st.integers(1, 30))
+def test_without_a_measure_pixels_are_counted(labels: ArrayLabels, chunk: int) -> None:
+    found = register_regions(labels, chunk=chunk)
+    sizes = np.bincount(components(labels.array, labels.nodata).ravel())
+    assert found.largest == sizes[1:].max(initial=0)
+
+
+@given(labels=label_readers(), chunk=st.integers(1, 30))
+def test_what_stays_off_the_edges_is_not_kept(labels: ArrayLabels, chunk: int) -> None:
+    found = register_regions(labels, chunk=chunk)
+    expected = 0
+    for window in found.chunks:
+        numbers = components(labels.array[window.slices], labels.nodata)
+        inner = numbers[1:-1, 1:-1] if min(numbers.shape) > 2 else numbers[:0]
+        outer = set(numbers.ravel()) - {0}
+        rim = numbers.copy()
+        if inner.size:
+            rim[1:-1, 1:-1] = 0
+        expected += len(outer & set(rim.ravel()))
+    assert len(found.first) == len(found.sums) == expected
+
+
+@given(labels=label_readers(), chunk=st.integers(1, 12), corners=st.booleans())
+def test_pixels_face_each_other_once_across_borders(labels: ArrayLabels, chunk: int, corners: bool) -> None:
+    height, width = labels.shape
+    place = np.where(
+        labels.array == (-1 if labels.nodata is None else labels.nodata),
+        -1,
+        np.arange(height * width).reshape(height, width),
+    )
+    above, found = np.full((width, 1), -1), Counter[tuple[int, int, int]]()
+    for row_off in range(0, height, chunk):
+        pieces = [place[row_off : row_off + chunk, col : col + chunk, None] for col in range(0, width, chunk)]
+        row = [(each[0], each[-1], each[:, 0], each[:, -1]) for each in pieces]
+        one, other, sides = facing(row, above, corners=corners)
+        found.update((min(pair), max(pair), shared) for *pair, shared in np.column_stack([one, other, sides]).tolist())
+        above = np.concatenate([sides[BOTTOM] for sides in row])
+    assert found == Counter(across_borders(place, chunk, corners=corners))
+
+
+def across_borders(place: Any, chunk: int, *, corners: bool) -> list[tuple[int, int, int]]:
+    """Pairs of neighbouring pixels with labels in different chunks."""
+    height, width = place.shape
+    steps = [(0, 1, 1), (1, 0, 1), *([(1, 1, 0), (1, -1, 0)] if corners else [])]
+    return [
+        (int(place[row, col]), int(place[row + down, col + across]), shared)
+        for row in range(height)
+        for col in range(width)
+        for down, across, shared in steps
+        if row + down < height and 0 <= col + across < width
+        if (row // chunk, col // chunk) != ((row + down) // chunk, (col + across) // chunk)
+        if place[row, col] >= 0 and place[row + down, col + across] >= 0
+    ]
 
 
 @pytest.mark.parametrize(("connectivity", "chunk", "workers"), [(6, 10, 1), (4, 0, 1), (8, 10, 0)])

@@ -11,6 +11,7 @@ import pytest
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from geoseg.earth import PixelAreas
 from geoseg.errors import GridError
@@ -28,16 +29,28 @@ connectivities = st.sampled_from([4, 8])
 
 
 def merged(labels: Labels, nodata: int | None, below: float, connectivity: int, weights: Any = None) -> Labels:
-    """Relabels all pixels for every single merge."""
-    labels = labels.copy()
+    """Settles every cluster of small regions on a copy of its own, and relabels all pixels for every single merge."""
     weights = np.ones(labels.shape) if weights is None else weights
+    numbers = components(labels, nodata, connectivity)
+    small = (np.bincount(numbers.ravel(), weights.ravel())[numbers] < below) & (numbers > 0)
+    structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
+    clusters, count = ndimage.label(small, structure)
+    result = labels.copy()
+    for cluster in range(1, count + 1):
+        mine = clusters == cluster
+        result[mine] = settled(labels, mine, nodata, below, connectivity, weights)[mine]
+    return result
+
+
+def settled(labels: Labels, mine: Any, nodata: int | None, below: float, connectivity: int, weights: Any) -> Labels:
+    labels = labels.copy()
     while True:
         numbers = components(labels, nodata, connectivity)
         areas = np.bincount(numbers.ravel(), weights.ravel())
         firsts = {number: first for first, number in reversed(list(enumerate(numbers.ravel().tolist())))}
         sides = shared_sides(numbers)
-        small = [(areas[one], firsts[one], one) for one in sides if areas[one] < below]
-        if not small:
+        small = [(areas[one], firsts[one], one) for one in np.unique(numbers[mine]) if one in sides]
+        if not small or min(small)[0] >= below:
             return labels
         region = min(small)[2]
         around = sides[region]
