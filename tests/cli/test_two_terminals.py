@@ -97,8 +97,8 @@ def test_a_second_terminal_sees_a_run_go_on_stop_and_finish(slow: RangeServer, t
     with running(slow, out, "--workers", "2") as process:
         wait_for(lambda: journalled(out) >= 4)
         told = tmp_path / "followed.txt"
-        with told.open("w") as file:
-            follow = subprocess.Popen([GEOSEG, "status", str(out), "--follow"], stdout=file)
+        with told.open("w") as stdout:
+            follow = subprocess.Popen([GEOSEG, "status", str(out), "--follow"], stdout=stdout)
         wait_for(lambda: "predicting" in told.read_text())
         seen = status(out)
         assert (seen["state"], seen["process"], seen["stage"]) == ("running", process.pid, "predict")
