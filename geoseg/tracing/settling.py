@@ -1,6 +1,6 @@
 """Which neighbour takes which small region: decided on a graph, whatever the raster looks like.
 
-Small regions that touch each other are a *cluster*, and each cluster settles by itself, among regions that are large
+Small regions that touch each other are a *clump*, and each clump settles by itself, among regions that are large
 enough and as large as they were found. So it can settle as soon as it is seen whole.
 """
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from geoseg.tracing.components import joined
 
-__all__ = ["FIRST", "SUM", "VALUE", "Clusters", "Verdict", "settle"]
+__all__ = ["FIRST", "SUM", "VALUE", "Clumps", "Verdict", "settle"]
 
 IntArray = npt.NDArray[np.int64]
 Chosen = npt.NDArray[np.bool_]
@@ -26,7 +26,7 @@ FIRST, VALUE, SUM = range(3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Clusters:
+class Clumps:
     """Small regions, and the large ones around them."""
 
     regions: IntArray
@@ -36,7 +36,7 @@ class Clusters:
     touch by corners only."""
 
     @classmethod
-    def none(cls) -> Clusters:
+    def none(cls) -> Clumps:
         """No region."""
         return cls(regions=np.empty((0, 3), np.int64), contacts=np.empty((0, 3), np.int64))
 
@@ -51,8 +51,8 @@ class Verdict:
     """(region,) the class value that each ends with."""
     waits: Chosen
     """(region,) whether a small one has yet to be decided on."""
-    waiting: Clusters
-    """The clusters of these."""
+    waiting: Clumps
+    """The clumps of these."""
 
     def of(self, first: IntArray) -> tuple[IntArray, Chosen]:
         """Values and whether they wait (n,) of the regions with these first pixels (n,)."""
@@ -60,41 +60,41 @@ class Verdict:
         return self.values[at], self.waits[at]
 
 
-def settle(clusters: Clusters, leaving: IntArray, below: int) -> Verdict:
-    """Settles the clusters that are seen whole.
+def settle(clumps: Clumps, leaving: IntArray, below: int) -> Verdict:
+    """Settles the clumps that are seen whole.
 
     Args:
-        clusters: Regions and their neighbours, as far as they are seen.
+        clumps: Regions and their neighbours, as far as they are seen.
         leaving: (n,) first pixels of regions that may go on where nobody has looked yet.
         below: Regions with a smaller sum are small.
     """
-    first, at = np.unique(clusters.regions[:, FIRST], return_index=True)
-    regions, contacts = clusters.regions[at], clusters.contacts.copy()
+    first, at = np.unique(clumps.regions[:, FIRST], return_index=True)
+    regions, contacts = clumps.regions[at], clumps.contacts.copy()
     contacts[:, :2] = np.searchsorted(first, contacts[:, :2])
     small = regions[:, SUM] < below
-    cluster, count = joined(len(first), contacts[small[contacts[:, :2]].all(axis=1), :2])
+    clump, count = joined(len(first), contacts[small[contacts[:, :2]].all(axis=1), :2])
     goes_on = np.zeros(count, np.bool_)
-    goes_on[cluster[small & np.isin(first, leaving)]] = True
-    waits = small & goes_on[cluster]
+    goes_on[clump[small & np.isin(first, leaving)]] = True
+    waits = small & goes_on[clump]
     wait = waits[contacts[:, :2]].any(axis=1)
     around = waits.copy()
     around[contacts[wait, :2]] = True
     return Verdict(
         first=first,
-        values=_new_values(regions, cluster, contacts[~wait], below),
+        values=_new_values(regions, clump, contacts[~wait], below),
         waits=waits,
-        waiting=Clusters(regions=regions[around], contacts=clusters.contacts[wait]),
+        waiting=Clumps(regions=regions[around], contacts=clumps.contacts[wait]),
     )
 
 
-def _new_values(regions: IntArray, cluster: IntArray, contacts: IntArray, below: int) -> IntArray:
+def _new_values(regions: IntArray, clump: IntArray, contacts: IntArray, below: int) -> IntArray:
     """(region,) the value that each of the `regions` (region, 3) ends with, by their `contacts` (n, 3)."""
     count, small = len(regions), regions[:, SUM] < below
     ways = np.concatenate([contacts, contacts[:, [1, 0, 2]]])
     one, other, shared = ways[small[ways[:, 0]]].T.copy()
-    # A large region is another one for each cluster: what one cluster gives to it is nothing to the next.
+    # A large region is another one for each clump: what one clump gives to it is nothing to the next.
     large = ~small[other]
-    copies, place = np.unique(cluster[one[large]] * count + other[large], return_inverse=True)
+    copies, place = np.unique(clump[one[large]] * count + other[large], return_inverse=True)
     other[large] = count + place
     nodes = np.concatenate([regions, regions[copies % max(1, count)]])
     pairs, place = np.unique(one * len(nodes) + other, return_inverse=True)

@@ -1,13 +1,13 @@
 """Small regions given to their neighbours, before anything is traced: so no polygon has to be united with another.
 
-Small regions that touch each other are a *cluster*. Each cluster settles by itself, among regions that are large enough
+Small regions that touch each other are a *clump*. Each clump settles by itself, among regions that are large enough
 and as large as they were found. Its smallest region goes first (of equal ones the one whose first pixel comes first).
 It goes to the neighbour with which it shares the most pixel sides; of several such to the largest, then to the one
 whose first pixel comes first. It takes that one's value, and whatever else it touches of this value becomes one with
-it. That goes on until every region of the cluster that has a neighbour is large enough.
+it. That goes on until every region of the clump that has a neighbour is large enough.
 
 All of it happens on a graph of regions, measured in whole numbers, so neither chunks nor threads can change the result.
-A cluster settles as soon as it is seen whole: in its chunk, or when a row of chunks ends that it does not leave.
+A clump settles as soon as it is seen whole: in its chunk, or when a row of chunks ends that it does not leave.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from geoseg.tracing.components import add_areas
 from geoseg.tracing.mapped import MappedArray
 from geoseg.tracing.regions import area_units
 from geoseg.tracing.register import BOTTOM, Measure, Parts, Register, Sides, facing, register_regions
-from geoseg.tracing.settling import FIRST, SUM, Clusters, settle
+from geoseg.tracing.settling import FIRST, SUM, Clumps, settle
 from geoseg.types import Labels
 from geoseg.window import Window
 
@@ -60,7 +60,7 @@ def sieve(
     A region that has no neighbour, only pixels without a label around it, stays.
 
     Memory: that of the chunks at work, what `geoseg.tracing.register` holds, and about 500 bytes for each region of a
-    cluster that reaches the next row of chunks; nothing else grows with the raster.
+    clump that reaches the next row of chunks; nothing else grows with the raster.
 
     Args:
         labels: Class values.
@@ -130,16 +130,16 @@ class _Sieved:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Waiting:
-    """Clusters that nobody has seen whole yet."""
+    """Clumps that nobody has seen whole yet."""
 
-    clusters: Clusters
+    clumps: Clumps
     stretches: IntArray
     """(n, 4) row, first column, column beyond the last, and the first pixel of the region: all pixels of small ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Chunk:
-    """What is left of a chunk when its own clusters have settled."""
+    """What is left of a chunk when its own clumps have settled."""
 
     row: int
     sides: Sides
@@ -156,7 +156,7 @@ def _fill(sieved: MappedArray, register: Register, below: int, workers: int) -> 
         sieved.write(window, labels)
         return found
 
-    waiting, above = _Waiting(clusters=Clusters.none(), stretches=NONE), np.full((sieved.array.shape[1], 3), -1)
+    waiting, above = _Waiting(clumps=Clumps.none(), stretches=NONE), np.full((sieved.array.shape[1], 3), -1)
     for _, row in groupby(in_order(settle, range(len(register.chunks)), workers), key=lambda chunk: chunk.row):
         chunks = list(row)
         met = _met(facing([chunk.sides for chunk in chunks], above, corners=register.corners), below)
@@ -166,53 +166,53 @@ def _fill(sieved: MappedArray, register: Register, below: int, workers: int) -> 
 
 
 def _settled_within(parts: Parts, window: Window, corners: bool, below: int) -> tuple[_Chunk, Labels]:
-    """Settles the clusters of a chunk that stay off its edges: what is left, and the labels (row, col)."""
+    """Settles the clumps of a chunk that stay off its edges: what is left, and the labels (row, col)."""
     regions = np.column_stack([parts.first, parts.values, parts.sums])
     contacts = _contacts(parts.padded, parts.sums < below, corners=corners)
     contacts[:, :2] = parts.first[contacts[:, :2]]
-    verdict = settle(Clusters(regions=regions, contacts=contacts), parts.first[parts.edge], below)
+    verdict = settle(Clumps(regions=regions, contacts=contacts), parts.first[parts.edge], below)
     values, waits = verdict.of(parts.first)
     number = parts.padded[1:-1, 1:-1]
     value_of: npt.NDArray[Any] = np.append(0, values).astype(parts.labels.dtype)
     labels = value_of[number]
     np.copyto(labels, parts.labels, where=number == 0)
     stretches, owners = _stretches(parts.padded, waits, window.row_off, window.col_off)
-    waiting = _Waiting(clusters=verdict.waiting, stretches=np.column_stack([stretches, parts.first[owners]]))
+    waiting = _Waiting(clumps=verdict.waiting, stretches=np.column_stack([stretches, parts.first[owners]]))
     return _Chunk(row=window.row_off, sides=parts.along_sides(regions), waiting=waiting), labels
 
 
-def _met(pairs: tuple[IntArray, IntArray, IntArray], below: int) -> Clusters:
+def _met(pairs: tuple[IntArray, IntArray, IntArray], below: int) -> Clumps:
     """What small regions touch across borders of chunks."""
     one, other, sides = pairs
     wanted = (one[:, FIRST] != other[:, FIRST]) & ((one[:, SUM] < below) | (other[:, SUM] < below))
-    return Clusters(
+    return Clumps(
         regions=np.concatenate([one[wanted], other[wanted]]),
         contacts=np.column_stack([one[wanted, FIRST], other[wanted, FIRST], sides[wanted]]),
     )
 
 
-def _together(waiting: _Waiting, met: Clusters, chunks: Sequence[_Chunk]) -> _Waiting:
+def _together(waiting: _Waiting, met: Clumps, chunks: Sequence[_Chunk]) -> _Waiting:
     """What waited before a row of chunks, and what it brings."""
     several = [waiting, *(chunk.waiting for chunk in chunks)]
-    clusters = [met, *(each.clusters for each in several)]
+    clumps = [met, *(each.clumps for each in several)]
     return _Waiting(
-        clusters=Clusters(
-            regions=np.concatenate([each.regions for each in clusters]),
-            contacts=np.concatenate([each.contacts for each in clusters]),
+        clumps=Clumps(
+            regions=np.concatenate([each.regions for each in clumps]),
+            contacts=np.concatenate([each.contacts for each in clumps]),
         ),
         stretches=np.concatenate([each.stretches for each in several]),
     )
 
 
 def _settled_above(front: IntArray, waiting: _Waiting, below: int, sieved: MappedArray) -> _Waiting:
-    """Settles, in `sieved`, the clusters that do not reach the `front` (n, 3), where what is seen ends; the others."""
-    verdict = settle(waiting.clusters, front[front[:, FIRST] >= 0, FIRST], below)
+    """Settles, in `sieved`, the clumps that do not reach the `front` (n, 3), where what is seen ends; the others."""
+    verdict = settle(waiting.clumps, front[front[:, FIRST] >= 0, FIRST], below)
     values, waits = verdict.of(waiting.stretches[:, 3])
     painted, values = waiting.stretches[~waits], values[~waits]
     for at in range(0, len(painted), PAINTED):
         _paint(sieved.array, painted[at : at + PAINTED], values[at : at + PAINTED])
         sieved.release()
-    return _Waiting(clusters=verdict.waiting, stretches=waiting.stretches[waits])
+    return _Waiting(clumps=verdict.waiting, stretches=waiting.stretches[waits])
 
 
 def _contacts(padded: npt.NDArray[np.int32], small: npt.NDArray[np.bool_], *, corners: bool) -> IntArray:

@@ -29,15 +29,15 @@ connectivities = st.sampled_from([4, 8])
 
 
 def merged(labels: Labels, nodata: int | None, below: float, connectivity: int, weights: Any = None) -> Labels:
-    """Settles every cluster of small regions on a copy of its own, and relabels all pixels for every single merge."""
+    """Settles every clump of small regions on a copy of its own, and relabels all pixels for every single merge."""
     weights = np.ones(labels.shape) if weights is None else weights
     numbers = components(labels, nodata, connectivity)
     small = (np.bincount(numbers.ravel(), weights.ravel())[numbers] < below) & (numbers > 0)
     structure = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
-    clusters, count = ndimage.label(small, structure)
+    clumps, count = ndimage.label(small, structure)
     result = labels.copy()
-    for cluster in range(1, count + 1):
-        mine = clusters == cluster
+    for clump in range(1, count + 1):
+        mine = clumps == clump
         result[mine] = settled(labels, mine, nodata, below, connectivity, weights)[mine]
     return result
 
