@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from geoseg.types import Labels
 
-__all__ = ["add_areas", "add_up", "census", "corner_groups", "joined", "label_components"]
+__all__ = ["add_areas", "add_up", "census", "corner_groups", "joined", "label_components", "root_of"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -57,8 +57,8 @@ def corner_groups(padded: npt.NDArray[Any], values: npt.NDArray[Any]) -> IntArra
 
 
 @numba.njit(cache=True, nogil=True)
-def _root(parent: Any, pixel: int) -> int:
-    """The smallest pixel of the tree that holds `pixel`; halves the path on its way."""
+def root_of(parent: Any, pixel: int) -> int:
+    """The root of the tree that holds a node of the forest `parent`; halves the path on the way."""
     while parent[pixel] != pixel:
         parent[pixel] = parent[parent[pixel]]
         pixel = parent[pixel]
@@ -68,7 +68,7 @@ def _root(parent: Any, pixel: int) -> int:
 @numba.njit(cache=True, nogil=True)
 def _unite(parent: Any, pairs: Any) -> None:
     for at in range(len(pairs)):
-        one, other = _root(parent, pairs[at, 0]), _root(parent, pairs[at, 1])
+        one, other = root_of(parent, pairs[at, 0]), root_of(parent, pairs[at, 1])
         parent[max(one, other)] = min(one, other)
 
 
@@ -87,9 +87,9 @@ def _link(labels: Any, has_nodata: bool, nodata: int, parent: Any) -> None:
             up = row > 0 and labels[row - 1, col] == value
             left = col > 0 and labels[row, col - 1] == value
             if not left:
-                root = _root(parent, pixel - width - 2) if up else pixel
+                root = root_of(parent, pixel - width - 2) if up else pixel
             elif up and labels[row - 1, col - 1] != value:  # with the corner alike, both are one tree already
-                other = _root(parent, pixel - width - 2)
+                other = root_of(parent, pixel - width - 2)
                 parent[max(root, other)] = min(root, other)
                 root = min(root, other)
             parent[pixel] = root
@@ -137,7 +137,7 @@ def _link_corners(padded: Any, values: Any, parent: Any) -> None:
             for side in (-1, 1):
                 lower = padded[row + 1, col + side]
                 if upper > 0 and lower > 0 and lower != upper and values[lower - 1] == values[upper - 1]:
-                    one, other = _root(parent, upper - 1), _root(parent, lower - 1)
+                    one, other = root_of(parent, upper - 1), root_of(parent, lower - 1)
                     parent[max(one, other)] = min(one, other)
     for component in range(len(parent)):
         parent[component] = parent[parent[component]]  # a parent comes before its child, so it has its root

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from geoseg.tracing.components import joined
+from geoseg.tracing.components import joined, root_of
 
 __all__ = ["FIRST", "SUM", "VALUE", "Clumps", "Verdict", "settle"]
 
@@ -142,7 +142,7 @@ def _absorb(parent: Any, values: Any, first: Any, sums: Any, neighbours: Any, co
         if sums[region] < below:
             heapq.heappush(heap, (sums[region], first[region], region))
     for region in range(len(parent)):
-        parent[region] = _root(parent, region)
+        parent[region] = root_of(parent, region)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -154,7 +154,7 @@ def _look_around(
     member = region
     while member >= 0:
         for at in range(neighbours[member], neighbours[member + 1]):
-            other = _root(parent, contacts[at, 0])
+            other = root_of(parent, contacts[at, 0])
             if other == region:
                 continue
             if border[other] < 0:
@@ -176,12 +176,3 @@ def _choice(near: Any, border: Any, sums: Any, first: Any) -> int:
         if sides > most or (sides == most > 0 and (size > largest or (size == largest and first[other] < first[best]))):
             best, most, largest = other, sides, size
     return best
-
-
-@numba.njit(cache=True, nogil=True)
-def _root(parent: Any, region: int) -> int:
-    """The region that holds `region` by now; shortens the way for those who ask next."""
-    while parent[region] != region:
-        parent[region] = parent[parent[region]]
-        region = parent[region]
-    return region
