@@ -59,7 +59,7 @@ def sieve(
 
     A region that has no neighbour, only pixels without a label around it, stays.
 
-    Memory: that of the chunks at work, what `geoseg.tracing.register` holds, and about 500 bytes for each region of a
+    Memory: that of the chunks at work, what `geoseg.tracing.register` holds, and about 700 bytes for each region of a
     clump that reaches the next row of chunks; nothing else grows with the raster.
 
     Args:

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from geoseg.serve.packed_rings import read_wkb
 from geoseg.serve.rings import Rings, pieces
 
+PLACES = st.floats(0, 9).map(lambda at: round(at, 6))
+"""GEOS goes astray where numbers are next to nothing."""
+
 
 @st.composite
 def shapes(draw: st.DrawFn) -> Any:
     """Circles, and what is left of them where others were cut out: several parts, holes, islands in holes."""
     found = shapely.Polygon()
     for _ in range(draw(st.integers(1, 8))):
-        x, y = draw(st.tuples(st.floats(0, 10), st.floats(0, 10)))
+        x, y = draw(st.tuples(PLACES, PLACES))
         circle = shapely.Point(x, y).buffer(draw(st.floats(0.3, 4)), quad_segs=draw(st.integers(2, 6)))
         found = shapely.difference(found, circle) if draw(st.booleans()) else shapely.union(found, circle)
     if found.is_empty:
@@ -36,10 +39,6 @@ def area_apart(rings: Rings, shape: Any) -> float:
     """Of what either has and the other has not."""
     one = shapely.make_valid(rings.polygons(1)[0])
     return float(shapely.symmetric_difference(one, shape).area)
-
-
-PLACES = st.floats(0, 9).map(lambda at: round(at, 6))
-"""GEOS goes astray where numbers are next to nothing."""
 
 
 @given(shape=shapes(), axis=st.integers(0, 1), at=st.floats(0.0123, 9.9))
