@@ -32,6 +32,7 @@ from geoseg.source.labels import RasterLabels
 from geoseg.source.statistics import ZonalStatistics, parse_statistics
 from geoseg.spec import ClassInfo, ModelSpec
 from geoseg.tracing.arcs import simplify
+from geoseg.tracing.chunks import CHUNK
 from geoseg.tracing.corners import Corners, map_corners
 from geoseg.tracing.pieces import SplitLabels, split
 from geoseg.tracing.regions import RegionBatch, trace_regions
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from geoseg.sink.layer import Layer
 
 __all__ = ["Drawing", "also_into", "change_features", "check_polygons", "map_features", "vectorize"]
-
-CHUNK = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,7 @@ from geoseg.window import Window
 __all__ = ["MappedArray"]
 
 STRIP = 64
-"""Rows that are read or written before their pages are let go: each row has pages of its own, and the system maps
-sixteen where one is asked for."""
+"""Rows that are read or written before their pages are let go: each row of a wide raster has pages of its own."""
 
 
 class MappedArray:
@@ -43,7 +42,7 @@ class MappedArray:
                 # A hole in a mapped file that the disk cannot fill later ends the process without a word.
                 os.posix_fallocate(file.fileno(), 0, size)
                 self._map = mmap.mmap(file.fileno(), size)
-                if hasattr(mmap, "MADV_RANDOM"):  # or up to 2 MB come into memory with every page
+                if hasattr(mmap, "MADV_RANDOM"):  # or the pages around each, up to 2 MB, come with it
                     self._map.madvise(mmap.MADV_RANDOM)
         except OSError as error:
             raise SinkError(f"{directory or tempfile.gettempdir()}: no room for {size} bytes: {error}") from error

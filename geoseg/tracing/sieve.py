@@ -39,8 +39,6 @@ __all__ = ["sieve"]
 
 IntArray = npt.NDArray[np.int64]
 
-NONE = np.empty((0, 4), np.int64)
-
 PAINTED = 4096
 """How many stretches are painted before their pages leave memory: there may be one page to each."""
 
@@ -156,7 +154,8 @@ def _fill(sieved: MappedArray, register: Register, below: int, workers: int) -> 
         sieved.write(window, labels)
         return found
 
-    waiting, above = _Waiting(clumps=Clumps.none(), stretches=NONE), np.full((sieved.array.shape[1], 3), -1)
+    waiting = _Waiting(clumps=Clumps.none(), stretches=np.empty((0, 4), np.int64))
+    above = np.full((sieved.array.shape[1], 3), -1)
     for _, row in groupby(in_order(settle, range(len(register.chunks)), workers), key=lambda chunk: chunk.row):
         chunks = list(row)
         met = _met(facing([chunk.sides for chunk in chunks], above, corners=register.corners), below)

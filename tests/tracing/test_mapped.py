@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from geoseg.errors import SinkError
+from geoseg.testing.strategies import windows
 from geoseg.tracing.mapped import MappedArray
+from geoseg.window import Window
 
 
 def test_what_is_written_is_read_and_the_folder_stays_empty(tmp_path: Path) -> None:
@@ -42,6 +46,20 @@ def test_what_is_released_takes_no_memory_and_is_still_there(tmp_path: Path) -> 
     mapped.release()
     assert resident(tmp_path) == 0
     assert (mapped.array == 7).all()
+
+
+@given(data=st.data(), rows=st.integers(1, 200), cols=st.integers(1, 9))
+def test_windows_are_read_and_written_as_of_any_array(data: st.DataObject, rows: int, cols: int) -> None:
+    mapped, expected = MappedArray((rows, cols), np.int32), np.zeros((rows, cols), np.int32)
+    whole = Window(row_off=0, col_off=0, height=rows, width=cols)
+    for number in (7, -8):
+        window = data.draw(windows(whole))
+        numbers = np.arange(window.height * window.width, dtype=np.int32).reshape(window.shape) * number
+        mapped.write(window, numbers)
+        expected[window.slices] = numbers
+    window = data.draw(windows(whole))
+    np.testing.assert_array_equal(mapped.read(window), expected[window.slices], strict=True)
+    np.testing.assert_array_equal(mapped.array, expected)
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 5), (1,)])
