@@ -20,6 +20,8 @@ __all__ = ["AGREEMENT", "Size", "cache_dir", "difference", "onnx_graph", "with_s
 
 Size = tuple[int, int]
 """(rows, cols) of a tile."""
+CONVERSION = 2
+"""Counts the ways in which graphs were made: those kept from an earlier one are made again."""
 AGREEMENT = 2e-5
 """Largest difference of scores, relative to their own size, at which two runtimes count as the same."""
 
@@ -34,15 +36,16 @@ def cache_dir() -> Path:
 def onnx_graph(package: Package, size: Size) -> Path:
     """An ONNX file that runs the package's net on tiles of `size` (rows, cols), in batches of any size where it can.
 
-    An ONNX package is its own file. Others are converted (for this size: fixed sizes run faster), compared with torch
-    on random tiles, and kept by digest, size and torch version.
+    An ONNX package is its own file. Others are converted (for this size: fixed sizes run faster), spared what they need
+    not multiply, compared with torch on random tiles, and kept by digest, size and torch version.
 
     Raises:
         ModelError: The net cannot be converted, or the graph's scores differ from torch's.
     """
     if package.format == "onnx":
         return package.weights
-    target = cache_dir() / "onnx" / f"{package.spec.digest[:32]}-{size[0]}x{size[1]}-torch{version('torch')}.onnx"
+    name = f"{package.spec.digest[:32]}-{size[0]}x{size[1]}-torch{version('torch')}-{CONVERSION}.onnx"
+    target = cache_dir() / "onnx" / name
     if not target.is_file():
         _convert(package, size, target)
     return target
@@ -52,6 +55,7 @@ def _convert(package: Package, size: Size, target: Path) -> None:
     import torch
 
     from geoseg.models.torch_model import load_net
+    from geoseg.models.upsampling import fold_upsampling
 
     spec, net = package.spec, load_net(package)
     dates = (spec.dates,) if spec.dates > 1 else ()
@@ -66,6 +70,7 @@ def _convert(package: Package, size: Size, target: Path) -> None:
         draft = Path(folder) / "draft.onnx"
         for any_batch in (True, False) if spec.static_batch is None else (False,):
             write_onnx(net, sample[:count], draft, any_batch=any_batch)
+            fold_upsampling(draft)
             gap = max(_gap(net, part, draft) for part in (sample[:count], sample if any_batch else sample[count:]))
             if gap < AGREEMENT:
                 draft.replace(target)
