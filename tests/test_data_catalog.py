@@ -35,7 +35,8 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_committed_catalog_is_what_the_code_generates(generated: Path) -> None:
     assert documents(COMMITTED) == documents(generated), "make data-catalog writes it anew"
     tables = [pq.read_table(folder / "items.parquet") for folder in (COMMITTED, generated)]
-    assert tables[0].equals(tables[1]), "make data-catalog writes it anew"
+    rows = [table.to_pylist() for table in tables]  # the order of fields depends on pyarrow
+    assert rows[0] == rows[1], "make data-catalog writes it anew"
 
 
 def test_it_is_written_anew_over_what_was_there(generated: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_file_of_options_and_what_is_shown_of_them(call: Call, pair: list[Date
         (("{0}",), "change compares two scenes, BEFORE and AFTER, not 1"),
         (("{0}", "{1}", "{0}"), "change compares two scenes, BEFORE and AFTER, not 3"),
         (("--align", "{0}", "{1}"), "--align took {0} for its grid: write --align before"),
-        (("{0}", "{1}", "--items", "{0}"), "No such option '--items'"),
+        (("{0}", "{1}", "--items", "{0}"), "No such option"),
         (("{0}", "{1}", "--bands", "red={0}"), "--bands-before and --bands-after"),
         (("{0}", "{1}", "--model", "spectral-baseline"), "swir16"),
         (("{0}", "{1}", "--align", "nowhere.tif"), "nowhere.tif"),

@@ -90,7 +90,7 @@ def test_gdal_reads_what_is_written(tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame(
         {
             "class_id": np.array([1, 2], np.int32),
-            "class_name": pd.array(['a "quoted"\nline', None], dtype="str"),
+            "class_name": pd.array(['a "quoted"\nline', None], dtype="string"),
             "area_m2": [0.1, np.nan],
             "datetime": pd.Series([datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), pd.NaT], dtype="datetime64[ms, UTC]"),
         },
