@@ -180,7 +180,7 @@ def _tables(frame: geopandas.GeoDataFrame) -> Iterator[tuple[Table, npt.NDArray[
         plain.insert(0, "first", np.arange(len(plain)))
     whole = pa.Table.from_pandas(plain, preserve_index=False).replace_schema_metadata(None)
     for at, field in enumerate(whole.schema):
-        if pa.types.is_large_string(field.type) or pa.types.is_null(field.type):  # words of pandas 2, where there is none
+        if pa.types.is_large_string(field.type) or pa.types.is_null(field.type):  # null: words of no row, in pandas 2
             whole = whole.set_column(at, field.name, whole[field.name].cast(pa.string()))
     for start in range(0, max(1, len(shapes)), ROWS):
         few = shapes[start : start + ROWS]
