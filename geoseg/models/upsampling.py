@@ -32,9 +32,12 @@ def fold_upsampling(path: Path) -> int:
     """Rewrites the ONNX file at `path`, made by torch for tiles of one size; returns how many convolutions it folded.
 
     Folded is a 3 x 3 convolution, padded by one, of a picture that repeats the pixels of one of half its size, alone or
-    stacked with others. A graph without any stays as it is.
+    stacked with others. A graph without any stays as it is, and so does one with graphs in it (loops, conditions): they
+    use what they do not name as their input.
     """
     model = shape_inference.infer_shapes(onnx.load(path), data_prop=True)
+    if any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+        return 0
     graph = _Graph(model.graph)
     nodes = [(node, graph.folded(node)) for node in model.graph.node]
     count = sum(bool(others) for _, others in nodes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -11,6 +12,7 @@ import segmentation_models_pytorch as smp
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -107,6 +109,33 @@ def test_what_is_something_else_stays(how: dict[str, object], tmp_path: Path) ->
     before = (tmp_path / "net.onnx").read_bytes()
     assert fold_upsampling(tmp_path / "net.onnx") == 0
     assert (tmp_path / "net.onnx").read_bytes() == before
+
+
+def test_a_graph_with_a_condition_stays(tmp_path: Path) -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["kernel"], ["out"])], "branch", [], [_of("out", 2, 3, 3, 3)]
+    )
+    nodes = [
+        helper.make_node("Resize", ["input", "", "factors"], ["large"], mode="nearest",
+                         coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+        helper.make_node("If", ["always"], ["weights"], then_branch=branch, else_branch=branch),
+        helper.make_node("Conv", ["large", "kernel"], ["scores"], kernel_shape=[3, 3], pads=[1, 1, 1, 1],
+                         strides=[1, 1], dilations=[1, 1], group=1),
+    ]  # fmt: skip
+    constants = [
+        numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "factors"),
+        numpy_helper.from_array(np.array(True), "always"),
+        numpy_helper.from_array(np.ones((2, 3, 3, 3), np.float32), "kernel"),
+    ]
+    outputs = [_of("scores", 1, 2, 8, 8), _of("weights", 2, 3, 3, 3)]
+    for kept, times in ((nodes, 0), ([nodes[0], nodes[2]], 1)):
+        graph = helper.make_graph(kept, "net", [_of("input", 1, 3, 4, 4)], outputs[: len(kept) - 1], constants)
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "net.onnx")
+        assert fold_upsampling(tmp_path / "net.onnx") == times
+
+
+def _of(name: str, *shape: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
 @pytest.mark.parametrize(("architecture", "times"), [("Unet", 5), ("UnetPlusPlus", 11), ("DeepLabV3Plus", 0)])
