@@ -57,8 +57,12 @@ def parse_bbox(numbers: Sequence[float]) -> Any:
 
 
 def _between(west: float, south: float, east: float, north: float) -> Any:
-    """A box; a line or a point where it has no width or height."""
-    return shapely.envelope(shapely.LineString([(west, south), (east, north)]))
+    """A box; a line or a point where it has no width or height, for such a box is not valid."""
+    if west < east and south < north:
+        return shapely.box(west, south, east, north)
+    if west < east or south < north:
+        return shapely.LineString([(west, south), (east, north)])
+    return shapely.Point(west, south)
 
 
 def parse_interval(text: str) -> Interval | None:

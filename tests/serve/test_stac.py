@@ -12,7 +12,7 @@ from typing import Any
 import pystac
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
@@ -253,6 +253,9 @@ def test_pages_together_are_what_was_meant_whatever_comes_and_goes(
     assert set(seen) == meant
 
 
+@example([0.0, 0.0, 0.0, 1.0])
+@example([0.0, 0.0, 1.0, 0.0])
+@example([180.0, 1.0, -180.0, 1.0])
 @given(st.lists(st.floats(), max_size=7))
 def test_a_bbox_is_an_area_or_a_problem(numbers: list[float]) -> None:
     try:
