@@ -24,7 +24,7 @@ from geoseg.protocols import Model, Source
 from geoseg.request import Comparison
 from geoseg.result import RunResult
 from geoseg.scene import DATES, Scene
-from geoseg.source import bands_in, open_scene
+from geoseg.source import bands_in, given_for, open_scene
 from geoseg.source.pair import PairSource, differences, pair_of, seen_on
 from geoseg.source.shift import Shift, estimate_shift, registered
 
@@ -68,6 +68,11 @@ class _Dates:
     def pair(self, bands: Sequence[str]) -> Scene[PairSource]:
         before, after = (_opened(*date, bands) for date in zip((self.before, self.after), self.options, strict=True))
         return pair_of(before, after, align=self.align)
+
+    def alone(self, names: Sequence[str]) -> _Dates:
+        """The same, with what is given by hand for `names` alone."""
+        before, after = (given_for(names, options) for options in self.options)
+        return replace(self, options=(before, after))
 
     def shared(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those of `names` that both dates have."""
@@ -114,6 +119,7 @@ def compare(
     first, second = ({**shared, **options.for_date(date)} for date in DATES)
     dates = _Dates(before, after, None if options.align is None else str(options.align), (first, second))
     scene = dates.pair(_bands_for(model, dates))
+    _say_order(scene, notify)
     _say_alignment(scene, dates.align, notify)
     shift = estimate_shift(scene.source)
     _say_shift(scene, shift, register=options.register, notify=notify)
@@ -162,7 +168,7 @@ def _seen_bands(dates: _Dates) -> tuple[str, ...]:
 def _on_its_grid(dates: _Dates, scene: Scene[PairSource], names: Sequence[str]) -> Scene[PairSource] | None:
     """The pair with other bands on the grid of `scene`, for they may have smaller pixels; None where that cannot be."""
     with suppress(BandError, GridError, SourceError, ConfigError):
-        seen = dates.pair(names)
+        seen = dates.alone(names).pair(names)
         source = PairSource(*(seen_on(date, scene.geobox) for date in (seen.source.before, seen.source.after)))
         return replace(seen, source=source, geobox=scene.geobox)
     return None
@@ -171,6 +177,13 @@ def _on_its_grid(dates: _Dates, scene: Scene[PairSource], names: Sequence[str]) 
 def _say_alignment(scene: Scene[PairSource], align: str | None, notify: OnEvent) -> None:
     if align is not None and (lines := differences(*scene.dates)):
         notify(Warned(message=f"the dates lie on different grids ({'; '.join(lines)}): read on that of {align}"))
+
+
+def _say_order(scene: Scene[PairSource], notify: OnEvent) -> None:
+    before, after = (date.datetime for date in scene.dates)
+    if before is not None and after is not None and before > after:
+        times = f"{before.isoformat()} and {after.isoformat()}"
+        notify(Warned(message=f"BEFORE is later than AFTER ({times}): swap them, unless the change is meant backwards"))
 
 
 def _say_shift(scene: Scene[PairSource], shift: Shift | None, *, register: bool, notify: OnEvent) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.assembly import Tally
+from geoseg.planes import KNOWN, STEP
 from geoseg.scene import Scaling, Scene
 from geoseg.source.labels import RasterLabels
 from geoseg.source.pair import PairSource
 from geoseg.spec import ModelSpec
 from geoseg.vectors import Drawing, change_features
 from geoseg.window import Window
-from geoseg.zonal import KNOWN, STEP, PairIndex
+from geoseg.zonal import PairIndex
 
 if TYPE_CHECKING:
     import geopandas

@@ -12,9 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from geoseg.errors import ClusterError, ConfigError, GeosegError, MissingExtraError
+from geoseg.yaml_file import read_yaml
 
 __all__ = ["ClusterFile", "address_in", "first_line", "read_cluster_file"]
 
@@ -118,7 +117,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
     Raises:
         ConfigError: It cannot be read, or says something else.
     """
-    content = _mapping(path, "", _loaded(path), _KEYS)
+    content = _mapping(path, "", read_yaml(path, "the description of a cluster"), _KEYS)
     name = content.get("class")
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or "." not in name:
         raise ConfigError(f"{path}: class: should be like dask_jobqueue.SLURMCluster, not {name!r}")
@@ -130,15 +129,6 @@ def read_cluster_file(path: Path) -> ClusterFile:
         adapt=_adapt(path, content.get("adapt")),
         security={key: _placed(path, key, value) for key, value in security.items()},
     )
-
-
-def _loaded(path: Path) -> object:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the description of a cluster ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
 
 
 def _mapping(path: Path, under: str, content: object, keys: tuple[str, ...] | None = None) -> dict[str, Any]:

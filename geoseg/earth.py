@@ -68,7 +68,7 @@ def to_lonlat(polygons: Geometries, crs: Any) -> Geometries:
         parts, of = shapely.get_parts(polygons, return_index=True)
         parts, of = parts[several[of]], of[several[of]]
         parts, at = shapely.get_parts(to_lonlat(parts, crs), return_index=True)
-        return np.asarray(shapely.multipolygons(parts, indices=of[at], out=placed), dtype=object)
+        return _gathered(parts, of[at], placed)
     kind, coords, (ring_offsets, polygon_offsets) = shapely.to_ragged_array(polygons)
     lonlat = _project(coords[:, :2], crs)
     starts = ring_offsets[polygon_offsets[:-1]]
@@ -85,6 +85,20 @@ def to_lonlat(polygons: Geometries, crs: Any) -> Geometries:
         plain[index] = _areal(shapely.difference(parts[0], shapely.union_all(parts[1:]), grid_size=GRID))
     _mend(plain, np.minimum.reduceat(_lengths(lonlat, ring_offsets), starts) < 4 * GRID)
     return np.asarray(shapely.orient_polygons(plain), dtype=object)
+
+
+def _gathered(parts: Geometries, of: IntArray, placed: Geometries) -> Geometries:
+    """`placed` with multipolygons of `parts`, valid even where rounding lets parts overlap that touched at a corner."""
+    parts, of = parts[~shapely.is_empty(parts)], of[~shapely.is_empty(parts)]
+    if len(parts) == 0:
+        return placed
+    whole = np.asarray(shapely.multipolygons(parts, indices=of, out=placed), dtype=object)
+    _, coords, (rings, offsets) = shapely.to_ragged_array(parts)
+    suspects = np.unique(of[np.minimum.reduceat(_lengths(coords, rings), rings[offsets[:-1]]) < 4 * GRID])
+    for index in suspects[~shapely.is_valid(whole[suspects])]:
+        united = shapely.union_all(shapely.get_parts(whole[index]), grid_size=GRID)
+        whole[index] = shapely.orient_polygons(_areal(united))
+    return whole
 
 
 @lru_cache(maxsize=16)
@@ -112,9 +126,8 @@ def _project(coords: FloatArray, crs: pyproj.CRS) -> FloatArray:
     except pyproj.exceptions.ProjError as error:
         raise GridError(f"{crs.name} has no longitude and latitude") from error
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        raise GridError(
-            f"polygons reach beyond where {crs.name} has a longitude and latitude; keep them in its own CRS"
-        )
+        name = "their CRS" if crs.name == "unknown" else crs.name
+        raise GridError(f"polygons reach beyond where {name} has a longitude and latitude; keep them in its own CRS")
     if crs.is_geographic:
         lon = lon + 360 * np.round((coords[:, 0] - lon) / 360)
     return np.asarray(np.round(np.column_stack([lon, np.clip(lat, -90, 90)]), 7) + 0.0)  # + 0.0: no -0.0
@@ -241,7 +254,7 @@ class PixelAreas:
     """Area of every pixel of a grid on the ellipsoid, for any window of it.
 
     Exact where the CRS is geographic; elsewhere exact on a lattice of up to 257 x 257 pixels and linear between them.
-    NaN without a CRS.
+    0 where a corner lies off the Earth, as beside the disk that a satellite sees; NaN without a CRS.
     """
 
     geobox: GeoBox
@@ -268,8 +281,15 @@ class PixelAreas:
         return self._cols, _between(self._nodes, self._rows, np.arange(row_off, row_stop))
 
     def of_rows(self, rows: int) -> FloatArray:
-        """Square metres (row,) of the pixels of the first rows, in the mean over the nodes."""
-        return _between(self._nodes.mean(axis=1, keepdims=True), self._rows, np.arange(rows))[:, 0]
+        """Square metres (row,) of the pixels of the first rows, in the mean over the nodes that lie on the Earth.
+
+        A row that has none is given what the nearest has.
+        """
+        counts = (self._nodes > 0).sum(axis=1)
+        seen = counts > 0
+        if not seen.any():
+            return np.full(rows, np.nan)
+        return np.asarray(np.interp(np.arange(rows), self._rows[seen], self._nodes[seen].sum(axis=1) / counts[seen]))
 
     @property
     def largest(self) -> float:
@@ -307,7 +327,9 @@ def _areas_at(geobox: GeoBox, rows: IntArray, cols: IntArray) -> FloatArray:
     row = rows[:, None, None] + np.array([0, 0, 1, 1])
     col = cols[None, :, None] + np.array([0, 1, 1, 0])
     x, y = _equal_area(crs_of(geobox), a * col + b * row + c, d * col + e * row + f)
-    return np.asarray(np.abs((x * np.roll(y, -1, -1) - np.roll(x, -1, -1) * y).sum(-1)) / 2)
+    areas = np.abs((x * np.roll(y, -1, -1) - np.roll(x, -1, -1) * y).sum(-1)) / 2
+    on_earth = np.isfinite(areas)
+    return np.where(on_earth, areas, 0.0) if on_earth.any() else areas
 
 
 def _equal_area(crs: pyproj.CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -342,8 +364,9 @@ def radians_of(crs: pyproj.CRS, x: FloatArray, y: FloatArray) -> tuple[FloatArra
         return x * unit, y * unit
     if crs.geodetic_crs is None:
         return np.full(x.shape, np.nan), np.full(x.shape, np.nan)
-    lon, lat = np.radians(_transformer(crs.to_wkt(), crs.geodetic_crs.to_wkt()).transform(x, y))
-    return lon, lat
+    lon, lat = _transformer(crs.to_wkt(), crs.geodetic_crs.to_wkt()).transform(x, y)
+    on_earth = np.isfinite(lon) & np.isfinite(lat)
+    return np.radians(np.where(on_earth, lon, np.nan)), np.radians(np.where(on_earth, lat, np.nan))
 
 
 def _authalic(lat: FloatArray, flattening: float) -> FloatArray:

@@ -35,7 +35,9 @@ Record = dict[str, Any]
 """One line of the journal: kind, name, files, counts, seconds."""
 
 _AT_ONCE = 16  # parts that are compared or fetched at the same time
-_REQUEST, _FINISHED, _JOURNAL, _REPORT = "request.json", "finished.json", "journal.jsonl", "run.json"
+_REQUEST, _FINISHED, _JOURNAL = "request.json", "finished.json", "journal.jsonl"
+_REPORT, _ITEM = "run.json", "item.json"
+_OPEN_TO_OTHERS = (".aux.xml", ".qml", ".gpkg")  # programs that show a map write into these
 
 FINAL_NAMES = (
     "labels.tif",
@@ -90,8 +92,8 @@ class RunDirectory:
 
     @property
     def is_finished(self) -> bool:
-        """Whether a complete run stands here."""
-        return _REPORT in self.store.entries() and _REQUEST not in self.state.entries()
+        """Whether a run is complete here: its report is, which comes last, and no other has begun since."""
+        return _REQUEST not in self.state.entries() and _read_json(self.store, _REPORT) is not None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -120,25 +122,48 @@ class RunDirectory:
 
     def stored_request(self) -> dict[str, Any] | None:
         """The request of an unfinished run; None where there is none."""
-        return self._read_json(_REQUEST)
+        return _read_json(self.state, _REQUEST)
 
     def finished_request(self) -> dict[str, Any] | None:
         """What the finished run that stands here was asked; None where there is none."""
-        return self._read_json(_FINISHED) if self.is_finished else None
+        return _read_json(self.state, _FINISHED) if self.is_finished else None
+
+    def last_request(self) -> dict[str, Any] | None:
+        """What the run was asked that was finished here last, whatever has become of its files; None during another."""
+        names = self.state.entries()
+        if _REQUEST in names or _FINISHED not in names:
+            return None
+        return _read_json(self.state, _FINISHED) or (_read_json(self.store, _REPORT) or {}).get("request")
+
+    def damage(self) -> str:
+        """What is missing of the run that was finished here, in words; empty: nothing.
+
+        Names and sizes are compared; nothing is read but what tells them.
+
+        Raises:
+            ConfigError: A file was changed since: making the run anew would lose that.
+        """
+        if _read_json(self.state, _FINISHED) is None:
+            return f".run/{_FINISHED} is torn"
+        report, item = (_read_json(self.store, name) for name in (_REPORT, _ITEM))
+        if report is None or "outputs" not in report or item is None:
+            return f"{_REPORT if item else _ITEM} is gone or torn"
+        present, told = self.store.sizes(), {asset["href"]: asset for asset in item.get("assets", {}).values()}
+        sizes = {name: told.get(f"./{name}", {}).get("file:size") for name in report["outputs"]}
+        gone = [name for name in sizes if name not in present]
+        changed = [name for name, size in sizes.items() if name in present and size not in {None, present[name]}]
+        for name in changed:
+            if gone or not name.endswith(_OPEN_TO_OTHERS):
+                raise ConfigError(
+                    f"{self.store}: {name} has {present[name]} bytes, not {sizes[name]}: it was changed or cut short "
+                    "after the run; --overwrite makes all anew, and so does the same command once it is removed"
+                )
+        return f"{gone[0]} is gone" if gone else ""
 
     def distrust(self) -> None:
         """Forgets what the finished run was asked, so that the same request makes it anew; its files stay."""
         if self.is_finished:
             self.state.remove(_FINISHED)
-
-    def _read_json(self, name: str) -> dict[str, Any] | None:
-        """What a file holds; None where it is missing, or torn: nothing can have been done under it."""
-        try:
-            with self.state.open(name) as file:
-                value: dict[str, Any] = json.loads(file.read())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
-        return value
 
     def check(self, asked: Mapping[str, Any], *, restart: bool, overwrite: bool) -> dict[str, Any] | None:
         """The stored request if this one continues it; None if a new run begins.
@@ -296,6 +321,16 @@ class RunDirectory:
         for folder in (self.parts, self.state.below("staging")):
             folder.clear()
         return [self.store.href(name) for name in ordered]
+
+
+def _read_json(store: Store, name: str) -> dict[str, Any] | None:
+    """What a file holds; None where it is missing, or torn: nothing can have been done under it."""
+    try:
+        with store.open(name) as file:
+            value = json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _now() -> str:

@@ -139,9 +139,12 @@ def make_mosaic(
     facts = _facts(scenes, spec, rule, directory.parts)
     asked = _asked(scenes, runs, facts, spec, rule, polygons)
     with directory.locked(), nullcontext(cluster) if cluster else Cluster() as workers:
-        finished, stored = directory.finished_request(), directory.stored_request()
+        finished, stored = directory.last_request(), directory.stored_request()
         if not overwrite and finished is not None and finished["asked"] == asked:
-            return read_result(directory.out)
+            damage = directory.damage()
+            if not damage:
+                return read_result(directory.out)
+            notify(Warned(message=f"{directory.out}: was finished, but {damage}: it is made anew"))
         _refuse_other_run(directory, stored or finished)
         workers.ready(notify)
         workers.demand_reach(scenes[0].map.open(), directory.state, notify)

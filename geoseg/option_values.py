@@ -116,6 +116,8 @@ def _inputs(value: object) -> object:
 
 
 def _destination(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty, where a directory should be named (. is the current one)")
     return Path(value) if isinstance(value, str) and "://" not in value else value
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -92,6 +94,10 @@ class SegmentOptions:
     """Name of the scene; None: the file's stem or the item's id."""
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            value, plain = getattr(self, each.name), _PLAIN.get(each.name)
+            if plain is not None and value is not each.default:
+                object.__setattr__(self, each.name, plain(each.name, value))
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ConfigError(f"--batch-size {self.batch_size}: a batch holds at least one tile")
         self.for_polygons()
@@ -121,6 +127,32 @@ class SegmentOptions:
             worker_timeout=self.worker_timeout,
             report=None if self.report is None else Path(self.report),
         )
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name} {value!r} is no whole number") from None
+
+
+def _number(name: str, value: Any) -> float:
+    """Whole numbers stay exact, for a nodata number may have 64 bits."""
+    with suppress(TypeError):
+        return operator.index(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{name} {value!r} is no number") from None
+
+
+_PLAIN: Mapping[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("tile", "overlap", "chunk", "workers", "max_vertices"), _whole),
+    **dict.fromkeys(("scale", "offset", "nodata", "resolution", "worker_timeout", "min_area", "simplify"), _number),
+    **dict.fromkeys(("crs", "assume_crs"), lambda _, crs: str(crs)),
+    "batch_size": lambda name, size: size if size == "auto" else _whole(name, size),
+}
+"""What makes plain values of numpy's numbers, and text of the CRS objects of rasterio, pyproj and odc-geo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,13 +21,13 @@ from geoseg.cluster import Cluster
 from geoseg.decide import layers_of
 from geoseg.engine import run_chunks
 from geoseg.errors import ConfigError, SourceError
-from geoseg.events import Event, OnEvent, StageStarted
+from geoseg.events import Event, OnEvent, StageStarted, Warned
 from geoseg.journal import FINAL_NAMES, RunDirectory
 from geoseg.models import load_model, package_path
 from geoseg.models.post_classification import PostClassification
 from geoseg.options import SegmentOptions
 from geoseg.outputs import write_outputs
-from geoseg.plan import RunPlan, check_fits, plan_run, tiling_for
+from geoseg.plan import RunPlan, check_fits, check_memory, plan_run, tiling_for
 from geoseg.protocols import Model
 from geoseg.request import Comparison, Request, open_request
 from geoseg.result import RunResult, read_result
@@ -126,9 +126,13 @@ def predicted(
     workers = own.enter_context(_reached(cluster, job.options))
     with directory.locked(), own:
         asked = job.asked()
-        if skip_finished and (directory.finished_request() or {}).get("asked") == asked:
-            yield lambda: read_result(directory.out)
-            return
+        if skip_finished and (directory.last_request() or {}).get("asked") == asked:
+            damage = directory.damage()
+            if not damage:
+                yield lambda: read_result(directory.out)
+                return
+            notify(Warned(message=f"{directory.out}: was finished, but {damage}: it is made anew"))
+            overwrite = True
         stored = directory.check(asked, restart=restart, overwrite=overwrite)
         if stored is not None:
             notify(StageStarted(stage="resume"))
@@ -214,10 +218,9 @@ def _plan(
 ) -> RunPlan:
     options = job.options
     cluster.ready(notify, options.device)
-    settings, seconds = _settings(job, notify, cluster) if pinned is None else (Settings(**pinned["settings"]), None)
     layers = layers_of(job.spec, confidence=options.confidence, probabilities=options.probabilities)
 
-    def planned(cost: ProbedCost | None) -> RunPlan:
+    def planned(settings: Settings, seconds: float | None = None, cost: ProbedCost | None = None) -> RunPlan:
         return plan_run(
             job.scene,
             job.spec,
@@ -235,11 +238,15 @@ def _plan(
             cost=cost,
         )
 
-    plan = planned(None)
+    if pinned is not None:
+        return planned(Settings(**pinned["settings"]))
+    check_memory(planned(Settings(batch=1 if options.batch_size == "auto" else options.batch_size)))  # a probe needs it
+    settings, seconds = _settings(job, notify, cluster)
+    plan = planned(settings, seconds)
     if not probe or isinstance(job.model, Model):
         return plan
     net = _load(job, settings, elsewhere=True)
-    return planned(cluster.call(try_out, plan, job.scene.source, str(job.model), net))
+    return planned(settings, seconds, cluster.call(try_out, plan, job.scene.source, str(job.model), net))
 
 
 def _settings(job: Request, notify: OnEvent, cluster: Cluster) -> tuple[Settings, float | None]:
@@ -283,11 +290,24 @@ def _card_of(model: str | Path | Model) -> str | None:
 
 
 def _refuse_output_over_input(job: Request, out: Store) -> None:
-    """An input that bears the name of an output would be overwritten by it."""
+    """What goes in and bears the name of an output would be overwritten by it."""
     targets = {_resolved(out.href(name)) for name in FINAL_NAMES}
+    for place, what in _given(job):
+        if place and _resolved(place) in targets:
+            raise ConfigError(f"{place}: is {what} and would be overwritten; choose another --out")
+
+
+def _given(job: Request) -> Iterator[tuple[str, str]]:
+    """Every file that goes in, and what it is; empty where one is not named."""
     for place in job.scene.source.identity():
-        if _resolved(place.removeprefix("mask:")) in targets:
-            raise ConfigError(f"{place}: is the input and would be overwritten; choose another --out")
+        yield place.removeprefix("mask:"), "the input"
+    for scene in (job.scene, *job.scene.dates):
+        yield scene.item_href or scene.href, "the input"
+    for text in job.options.stats:
+        yield text.rpartition(":")[0], "a raster of --stats"
+    yield str(job.options.aoi or ""), "the file of --aoi"
+    if job.comparison:
+        yield job.comparison.asked["pair"]["align"] or "", "the grid of --align"
 
 
 def _resolved(place: Place) -> Place:

@@ -24,7 +24,7 @@ from geoseg.spec import ModelSpec
 from geoseg.tuning import ProbedCost
 from geoseg.window import Window, whole
 
-__all__ = ["RunPlan", "check_fits", "layout_from", "plan_run", "tiling_for"]
+__all__ = ["RunPlan", "check_fits", "check_memory", "layout_from", "plan_run", "tiling_for"]
 
 _MAX_CHUNK_WIDTH = 4352  # pixels: sums and channels of a chunk are as wide as it is
 _MAX_CHUNK_SECONDS = 120.0  # what a kill can cost
@@ -347,16 +347,11 @@ class _MemoryNeed:
         return _PROCESS_BYTES + self.net + int(_HELD_BACK * buffers)
 
 
-def check_fits(plan: RunPlan, out: Path, done: float = 0.0) -> None:
-    """Refuses a run that this machine cannot hold.
-
-    Args:
-        plan: What would be run.
-        out: Output directory; it or its parent exists.
-        done: Share of the run that is finished already, 0 to 1.
+def check_memory(plan: RunPlan) -> None:
+    """Refuses a run for which there is not enough memory.
 
     Raises:
-        PlanError: Memory or disk will not do; says by how much, and which option to change.
+        PlanError: It will not do; says by how much, and which option to change.
     """
     if plan.memory_limit is not None and plan.worker_memory > plan.memory_limit:
         raise PlanError(
@@ -371,6 +366,20 @@ def check_fits(plan: RunPlan, out: Path, done: float = 0.0) -> None:
             f"the run needs about {_mb(plan.peak_memory)} of memory, {_mb(memory)} are free: "
             f"{_mb(plan.peak_memory - memory)} too much. Choose a smaller {knob}"
         )
+
+
+def check_fits(plan: RunPlan, out: Path, done: float = 0.0) -> None:
+    """Refuses a run that this machine cannot hold.
+
+    Args:
+        plan: What would be run.
+        out: Output directory; it or its parent exists.
+        done: Share of the run that is finished already, 0 to 1.
+
+    Raises:
+        PlanError: Memory or disk will not do; says by how much, and which option to change.
+    """
+    check_memory(plan)
     disk = shutil.disk_usage(out if out.exists() else out.parent).free
     needed = int(plan.disk_needed * (1.0 - done))
     if needed > disk:

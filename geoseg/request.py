@@ -120,6 +120,8 @@ def open_request(
     if options.aoi is not None:
         area = area_of_file(options.aoi, opened.geobox)
         crop, wanted = area.window & crop, area.covers
+        if not crop:
+            raise GridError("--aoi and --bbox do not overlap: choose areas that share pixels, or give one of them")
     _demand_place(opened, crop)
     return Request(options, opened, model, spec, crop, wanted, comparison)
 

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from geoseg.config import ChangeConfig, RunConfig
 from geoseg.errors import ConfigError
 from geoseg.polygon_config import PolygonConfig, VectorizeConfig
+from geoseg.yaml_file import read_yaml
 
 __all__ = ["PREFIX", "Resolved", "key_of", "meant", "read_options", "resolve", "show_config"]
 
@@ -23,8 +24,8 @@ PREFIX = "GEOSEG_"
 """What the names of environment variables begin with."""
 
 _KINDS: tuple[type[PolygonConfig], ...] = (RunConfig, ChangeConfig, VectorizeConfig)
-_NO_OPTIONS = {"GEOSEG_CACHE"}
-"""Variables with the prefix that other parts of geoseg read."""
+_NO_OPTIONS = {"GEOSEG_AUTHENTICATION", "GEOSEG_CACHE", "GEOSEG_CATALOG", "GEOSEG_SCENES", "GEOSEG_URL"}
+"""Variables with the prefix that other parts of geoseg read: commands without `RunConfig`, compose.yaml, QGIS."""
 
 
 Config = TypeVar("Config", bound=PolygonConfig)
@@ -73,12 +74,7 @@ def _from_environment(environ: Mapping[str, str], kind: type[PolygonConfig]) -> 
 
 
 def _from_file(path: Path, kind: type[PolygonConfig]) -> dict[str, tuple[object, str]]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    content = read_yaml(path, "the configuration", alike=_key)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -86,13 +82,19 @@ def _from_file(path: Path, kind: type[PolygonConfig]) -> dict[str, tuple[object,
     return _known(content, str(path), kind)
 
 
+def _key(given: object) -> str:
+    return str(given).replace("-", "_")
+
+
 def _known(content: Mapping[Any, object], origin: str, kind: type[PolygonConfig]) -> dict[str, tuple[object, str]]:
     found: dict[str, tuple[object, str]] = {}
     known = _keys(kind)
     for given, value in content.items():
-        key = str(given).replace("-", "_")
+        key = _key(given)
         if key not in known:
             raise ConfigError(f"{origin}: {given}: no such option{meant(key, known)}")
+        if key in found:
+            raise ConfigError(f"{origin}: {given} stands there twice, with - and with _; keep one of them")
         found[key] = (value, origin)
     return found
 

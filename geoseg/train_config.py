@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from geoseg.errors import ConfigError
 from geoseg.train.options import NetOptions, TrainOptions, plain
+from geoseg.yaml_file import read_yaml
 
 __all__ = ["TrainConfig", "keys_of", "resolve_training"]
 
@@ -81,12 +82,7 @@ def resolve_training(file: Path | None = None, settings: Sequence[str] = ()) -> 
 
 
 def _load(file: Path) -> _Tree:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot read the configuration ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not YAML ({' '.join(str(error).split())})") from error
+    content = read_yaml(file, "the configuration")
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"{file}: should hold lines like 'loss: dice', not a {type(content).__name__}")
     return content or {}

@@ -24,12 +24,14 @@ import numpy.typing as npt
 
 from geoseg.earth import PixelAreas, longest_line
 from geoseg.errors import ConfigError, GridError
+from geoseg.planes import KNOWN, STEP
 from geoseg.polygon_options import PolygonOptions
 from geoseg.protocols import LabelReader
 from geoseg.scene import Scaling, Scene
+from geoseg.source.confidence import confidence_rasters
 from geoseg.source.info import inspect
 from geoseg.source.labels import RasterLabels
-from geoseg.source.statistics import ZonalStatistics, parse_statistics
+from geoseg.source.statistics import ZonalStatistics, demand_names_apart, parse_statistics
 from geoseg.spec import ClassInfo, ModelSpec
 from geoseg.tracing.arcs import simplify
 from geoseg.tracing.chunks import CHUNK
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
     from geoseg.sink.layer import Layer
 
 __all__ = ["Drawing", "also_into", "change_features", "check_polygons", "map_features", "vectorize"]
+
+_TAKEN = {"confidence_mean", "probability_mean"}
+"""Columns of polygons whose names a statistic could bear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,10 +161,11 @@ def check_polygons(options: PolygonOptions) -> None:
     """Refuses what cannot be done before any work: unknown statistics, rasters that are not there, a bad address.
 
     Raises:
-        ConfigError: A text makes no sense.
+        ConfigError: A text makes no sense, or two columns would bear one name.
         SourceError: A raster of statistics cannot be opened.
         MissingExtraError: A library is not installed.
     """
+    demand_names_apart(options.stats, _TAKEN)
     for text in options.stats:
         inspect(parse_statistics(text)[0])
     if options.to is not None:
@@ -194,26 +200,26 @@ def map_features(
         labels: The map.
         drawing: How polygons are made.
         classes: Names of the values.
-        confidence: Raster of the probability of the chosen class on the same grid.
+        confidence: Raster of the probability of the chosen class on the same grid; where it has none it does not count.
         hidden: Class of which no polygons are wanted.
         scene: The scene's id.
         datetime: Time of acquisition, with a time zone.
         model: The model's name.
 
     Raises:
-        SourceError: A raster cannot be read.
-        GridError: The rasters differ in shape.
+        SourceError: A raster cannot be read, or the confidence is no probability.
+        GridError: It lies on another grid.
     """
-    from geoseg.sink.features import region_frames
+    from geoseg.sink.features import Mean, region_frames
 
-    geobox, means, rasters = labels.geobox, [], {}
-    if confidence is not None:
-        means, rasters = [_mean("confidence_mean", confidence)], {"confidence_mean": RasterLabels(confidence)}
+    geobox, column = labels.geobox, "confidence_mean"
+    rasters = {} if confidence is None else confidence_rasters(confidence, column, geobox)
+    means = [Mean(column=column, of=column, scaling=Scaling(scale=STEP), counted=KNOWN)] if rasters else []
     with ExitStack() as opened:
         columns = drawing.columns(opened, geobox)
 
         def more(frame: geopandas.GeoDataFrame, batch: RegionBatch) -> Mapping[str, npt.NDArray[Any]]:
-            unsure = {} if confidence is not None else {"confidence_mean": np.full(len(batch), np.nan)}
+            unsure = {} if rasters else {column: np.full(len(batch), np.nan)}
             return unsure | columns(frame, batch)
 
         yield from region_frames(
@@ -314,6 +320,7 @@ def vectorize(
     if unknown:
         raise ConfigError(f"vectorize has no option {', '.join(unknown)}")
     drawing = Drawing(options=PolygonOptions(formats=(), **options))
+    demand_names_apart(drawing.options.stats, _TAKEN)
     frames = map_features(
         RasterLabels(labels),
         drawing=drawing,

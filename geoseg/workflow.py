@@ -31,6 +31,7 @@ import yaml
 
 from geoseg.errors import ConfigError
 from geoseg.resolved import meant
+from geoseg.yaml_file import read_yaml
 
 __all__ = ["VERBS", "Step", "Workflow", "read_workflow"]
 
@@ -89,17 +90,6 @@ class Workflow:
     """In the order of the file, which is that of the work."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
-        if twice is not None:
-            raise ConfigError(f"line {node.start_mark.line + 1}: {twice} stands there twice; give each its own name")
-        return super().construct_mapping(node, deep)
-
-
 def read_workflow(path: Path, given: Mapping[str, str]) -> Workflow:
     """The pipeline in a file, with the values of its variables.
 
@@ -123,15 +113,8 @@ def read_workflow(path: Path, given: Mapping[str, str]) -> Workflow:
 
 
 def _loaded(path: Path) -> Mapping[Any, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the pipeline ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        what = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not YAML ({what}); between brackets ${{...}} needs quotes around it") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    hint = "; between brackets ${...} needs quotes around it"
+    content = read_yaml(path, "the pipeline", hint=hint)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: is no pipeline: it needs a key steps, with named steps below it")
     return content

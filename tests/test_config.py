@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import math
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoseg.config import RunConfig
+from geoseg.config import ChangeConfig, RunConfig
 from geoseg.errors import ConfigError
 from geoseg.polygon_config import VectorizeConfig
-from geoseg.resolved import PREFIX, key_of, resolve, show_config
+from geoseg.resolved import PREFIX, key_of, read_options, resolve, show_config
 
 DEFAULT = RunConfig.model_validate({})
 KEYS = {key_of(name, field) for name, field in RunConfig.model_fields.items()}
@@ -181,6 +182,54 @@ def test_a_wrong_file_is_refused_by_name(text: str, says: str, tmp_path: Path) -
     assert str(caught.value).startswith(f"{file}: ")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("datetime: 2024-13-45\n", "datetime: should be a date or time like 2024-05-17"),
+        ("tile: 64\nblend: ramp\ntile: 128\n", "line 3: tile stands there twice (line 1)"),
+        ("batch-size: 2\nbatch_size: 4\n", "line 2: batch_size stands there twice (line 1, as batch-size)"),
+        ("bands:\n  red: 1\n  nir: 2\n  red: 3\n", "line 4: red stands there twice (line 2)"),
+        ("tile: !!int x\n", "not YAML (invalid literal for int"),
+    ],
+)
+def test_what_yaml_would_take_without_a_word_is_refused_with_its_place(text: str, says: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "run.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        resolve({}, file=file)
+    assert str(caught.value).startswith(f"{file}: {says}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_of_a_file_has_each_key_once_too() -> None:
+    with pytest.raises(ConfigError, match=r"^a\.yaml: step a: batch_size stands there twice, with - and with _"):
+        read_options({"batch-size": 2, "batch_size": 4}, origin="a.yaml: step a", kind=RunConfig)
+
+
+def test_names_of_bands_differ_in_a_dash() -> None:
+    assert resolve({"bands": {"b-1": 1, "b_1": 2}}).config.bands == {"b-1": 1, "b_1": 2}
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_results_do_not_go_into_the_current_folder_for_want_of_a_name(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--out: is empty, where a directory should be named"):
+        resolve({"out": given})
+    assert resolve({"out": "."}).config.out == Path()
+
+
+def test_every_variable_that_is_named_anywhere_is_an_option_or_known_to_be_none() -> None:
+    """Whoever sets a variable for one command must not break the others by it."""
+    root = Path(__file__).parents[1]
+    files = [root / name for name in ("README.md", "Dockerfile", "compose.yaml")]
+    for folder in ("geoseg", "docs", "deploy", "integrations", "notebooks", "pipelines"):
+        files += [path for path in (root / folder).rglob("*") if path.suffix in {".py", ".md", ".yaml", ".ipynb"}]
+    named = {name for path in files for name in re.findall(r"GEOSEG_[A-Z]+(?:_[A-Z]+)*", path.read_text("utf-8"))}
+    assert {"GEOSEG_CATALOG", "GEOSEG_CACHE", "GEOSEG_TILE"} <= named
+    for kind in (RunConfig, ChangeConfig, VectorizeConfig):
+        options = {PREFIX + key_of(name, field).upper() for name, field in kind.model_fields.items()}
+        for variable in sorted(named - options):
+            resolve({}, environ={variable: "anything"}, kind=kind)
 
 
 def test_a_missing_or_binary_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyproj
@@ -12,7 +12,9 @@ from affine import Affine
 
 from geoseg.earth import PixelAreas, footprint, longest_line, lonlat_bbox, pixel_areas, to_lonlat
 from geoseg.errors import GridError
+from geoseg.source.labels import ArrayLabels
 from geoseg.tracing.polygons import Regions, polygonize
+from geoseg.tracing.regions import trace_regions
 from geoseg.window import GeoBox, Window, whole
 
 GRIDS = {
@@ -100,6 +102,34 @@ def test_areas_without_a_crs_are_unknown() -> None:
     assert np.isnan(areas).all()
 
 
+def full_disk(size: int) -> GeoBox:
+    """What a geostationary satellite sees, and the space around it."""
+    step = 11e6 / size
+    return GeoBox((size, size), Affine(step, 0, -5.5e6, 0, -step, 5.5e6), "+proj=geos +h=35785831 +datum=WGS84")
+
+
+def test_a_pixel_off_the_earth_has_no_area() -> None:
+    geobox = full_disk(200)
+    areas = PixelAreas(geobox).read(whole(geobox))
+    to_lonlat = pyproj.Transformer.from_crs(geobox.crs.to_wkt() if geobox.crs else "", "EPSG:4326", always_xy=True)
+    edges = np.arange(201) * 55000 - 5.5e6
+    lon, _ = to_lonlat.transform(*np.meshgrid(edges, -edges))
+    on_earth = np.isfinite(np.stack([lon[:-1, :-1], lon[1:, :-1], lon[:-1, 1:], lon[1:, 1:]])).all(axis=0)
+    assert 0.5 < on_earth.mean() < 0.8
+    assert ((areas > 0) == on_earth).all()
+    assert np.isfinite(PixelAreas(geobox).largest)
+    earth = 510065621724088.44
+    seen = earth / 2 * (1 - 6378137 / (6378137 + 35785831))
+    assert 0.85 < areas.sum() / seen < 1  # large pixels on the rim have a corner off the Earth
+
+
+def test_rows_that_lie_off_the_earth_are_given_the_area_of_the_nearest() -> None:
+    rows = PixelAreas(full_disk(200)).of_rows(200)
+    assert rows.min() > 55000**2  # of the pixel below the satellite
+    assert rows[0] == rows[1]
+    assert np.isnan(PixelAreas(GeoBox((2, 3), Affine.identity(), None)).of_rows(2)).all()
+
+
 def test_crossing_polygons_are_cut_at_180_and_others_stay_whole() -> None:
     geobox = GRIDS["antimeridian, zone 60"]
     placed = to_lonlat(regions_on(geobox).polygons, geobox.crs)
@@ -131,10 +161,18 @@ def _piecewise(ring: Any) -> Any:
     return shapely.transform(parts, lambda at: np.column_stack(project(*at.T)))
 
 
-def test_pixels_of_a_centimetre_survive_the_rounding() -> None:
-    geobox = GeoBox((40, 40), Affine(0.01, 0, 500000, 0, -0.01, 5e6), "EPSG:32633")
-    placed = to_lonlat(regions_on(geobox).polygons, geobox.crs)
+@pytest.mark.parametrize("side", [0.005, 0.01, 0.02])
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_pixels_of_a_centimetre_survive_the_rounding(side: float, connectivity: Literal[4, 8]) -> None:
+    geobox = GeoBox((40, 40), Affine(side, 0, 500000, 0, -side, 5e6), "EPSG:32633")
+    labels = ArrayLabels(np.random.default_rng(0).integers(0, 3, (40, 40)).astype(np.uint8))
+    traced = trace_regions(labels, transform=geobox.transform[:6], connectivity=connectivity)
+    polygons = np.concatenate([batch.polygons for batch in traced])
+    placed = to_lonlat(polygons, geobox.crs)
     assert shapely.is_valid(placed).all()
+    assert shapely.is_ccw(shapely.get_exterior_ring(shapely.get_parts(placed))).all()
+    degree = geodesic_area(shapely.box(15, 45.15, 15.0001, 45.1501)) * 1e8
+    assert shapely.area(placed).sum() * degree == pytest.approx(shapely.area(polygons).sum(), rel=0.05)
 
 
 def test_what_lies_off_the_map_is_refused() -> None:

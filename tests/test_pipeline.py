@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from rio_cogeo.cogeo import cog_validate
 
 import geoseg
 from geoseg.errors import BandError, ConfigError, GridError, SourceError
-from geoseg.events import Event, StageStarted
+from geoseg.events import Event, StageStarted, Warned
 from geoseg.journal import RunDirectory
 from geoseg.pipeline import plan_segment
 from geoseg.result import RunResult
@@ -200,6 +203,65 @@ def test_a_finished_run_of_the_same_request_is_taken_as_it_stands_on_demand(scen
         segment(scene, tmp_path / "out", skip_finished=True, blend="crop")
 
 
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda out: (out / "labels.tif").unlink(), "labels.tif is gone"),
+        (lambda out: (out / "polygons.parquet").unlink(), "polygons.parquet is gone"),
+        (lambda out: os.truncate(out / "run.json", 100), "run.json is gone or torn"),
+        (lambda out: (out / "run.json").unlink(), "run.json is gone or torn"),
+        (lambda out: os.truncate(out / "item.json", 100), "item.json is gone or torn"),
+        (lambda out: os.truncate(out / ".run" / "finished.json", 10), "finished.json is torn"),
+    ],
+    ids=["gone", "polygons", "report", "no report", "item", "record"],
+)
+def test_a_finished_run_whose_files_are_damaged_is_made_anew(
+    damage: Callable[[Path], object], says: str, scene: Path, tmp_path: Path
+) -> None:
+    first = segment(scene, tmp_path / "out")
+    whole = Path(first.labels).read_bytes()
+    damage(tmp_path / "out")
+    events: list[Event] = []
+    again = segment(scene, tmp_path / "out", skip_finished=True, on_event=events.append)
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert [message for message in told if says in message and "made anew" in message], told
+    assert Path(again.labels).read_bytes() == whole
+    assert RunDirectory(tmp_path / "out").damage() == ""
+    assert segment(scene, tmp_path / "out", skip_finished=True) == again
+
+
+def test_what_was_changed_in_a_finished_run_is_not_lost(scene: Path, tmp_path: Path) -> None:
+    segment(scene, tmp_path / "out")
+    labels, polygons = (tmp_path / "out" / name for name in ("labels.tif", "polygons.geojson"))
+    polygons.write_text(polygons.read_text() + "\n\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"polygons.geojson has \d+ bytes, not \d+: it was changed or cut short"):
+            segment(scene, tmp_path / "out", skip_finished=True)
+        labels.unlink(missing_ok=True)
+    polygons.unlink()
+    segment(scene, tmp_path / "out", skip_finished=True)
+    assert labels.exists()
+    assert polygons.exists()
+
+
+def test_a_style_that_was_changed_is_not_lost_with_a_map_that_is_gone(scene: Path, tmp_path: Path) -> None:
+    segment(scene, tmp_path / "out")
+    (tmp_path / "out" / "labels.qml").write_text("mine")
+    (tmp_path / "out" / "labels.tif").unlink()
+    with pytest.raises(ConfigError, match=r"labels.qml has 4 bytes"):
+        segment(scene, tmp_path / "out", skip_finished=True)
+    assert (tmp_path / "out" / "labels.qml").read_text() == "mine"
+
+
+def test_what_other_programs_write_into_is_no_damage(scene: Path, tmp_path: Path) -> None:
+    """QGIS keeps statistics beside a raster, styles in a GeoPackage, and a person a style."""
+    segment(scene, tmp_path / "out", vector=("gpkg",))
+    for name in ("labels.tif.aux.xml", "labels.qml", "polygons.gpkg"):
+        with (tmp_path / "out" / name).open("ab") as file:
+            file.write(b"more")
+    assert RunDirectory(tmp_path / "out").damage() == ""
+
+
 def test_a_changed_source_is_not_resumed(scene: Path, pixels: Pixels, tmp_path: Path) -> None:
     class Dying(LinearModel):
         def predict(self, batch: Any) -> Any:
@@ -227,6 +289,42 @@ def test_the_output_may_not_be_the_input(pixels: Pixels, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="is the input"):
         segment(scene, tmp_path / "run", overwrite=True)
     assert scene.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("polygons.geojson", {"aoi": "{}"}), ("probabilities.tif", {"stats": ("{}:mean",)})],
+    ids=["aoi", "stats"],
+)
+def test_no_other_file_that_goes_in_is_overwritten(
+    name: str, options: dict[str, Any], scene: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    if name.endswith(".tif"):
+        pytest.importorskip("exactextract", reason="--stats is an optional extra: pip install 'geoseg[stats]'")
+        shutil.copy(scene, out / name)
+    else:
+        square = [[14.999, 45.13], [15.02, 45.13], [15.02, 45.15], [14.999, 45.15], [14.999, 45.13]]
+        (out / name).write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+    before = (out / name).read_bytes()
+    roundabout = f"{tmp_path}/./out/{name}"
+    filled = {
+        key: value.format(roundabout) if isinstance(value, str) else tuple(text.format(roundabout) for text in value)
+        for key, value in options.items()
+    }
+    with pytest.raises(ConfigError, match=f"{name}: is .* and would be overwritten; choose another --out"):
+        segment(scene, out, overwrite=True, **filled)
+    assert (out / name).read_bytes() == before
+
+
+def test_areas_that_do_not_meet_say_so(scene: Path, tmp_path: Path) -> None:
+    square = [[15.001, 45.13], [15.01, 45.13], [15.01, 45.15], [15.001, 45.15], [15.001, 45.13]]
+    aoi = tmp_path / "west.geojson"
+    aoi.write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+    with pytest.raises(GridError, match="--aoi and --bbox do not overlap"):
+        segment(scene, tmp_path / "out", aoi=aoi, bbox=(15.02, 45.13, 15.03, 45.15))
+    assert not (tmp_path / "out" / "labels.tif").exists()
 
 
 def test_missing_bands_name_those_that_are_there(pixels: Pixels, tmp_path: Path) -> None:

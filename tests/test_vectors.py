@@ -132,10 +132,20 @@ def test_a_feature_holds_the_mean_confidence_of_its_pixels(mapped: tuple[Path, P
     assert vectorize(path)["confidence_mean"].isna().all()
 
 
+def test_pixels_without_confidence_do_not_count(tmp_path: Path) -> None:
+    labels = np.ones((6, 8), np.uint8)
+    labels[:, 6:] = 2
+    stored = np.full(labels.shape, 200, np.uint8)
+    stored[:3] = stored[:, 6:] = 255
+    path = write_raster(tmp_path / "labels.tif", labels[None], box_of(labels))
+    sure = write_raster(tmp_path / "sure.tif", stored[None], box_of(labels), nodata=255, scales=(0.004,))
+    np.testing.assert_allclose(vectorize(path, confidence=sure)["confidence_mean"], [0.8, np.nan])
+
+
 def test_pieces_bear_numbers_and_statistics_have_columns(mapped: tuple[Path, Path, Labels]) -> None:
     pytest.importorskip("exactextract", reason="statistics need exactextract")
     path, confidence, labels = mapped
-    frame = vectorize(path, max_vertices=16, stats=[f"{confidence}:mean,max"])
+    frame = vectorize(path, max_vertices=16, stats=[f"{confidence}:min,max"])
     stored = rasterio.open(confidence).read(1) * 0.004
     assert set(frame["part"]) > {0}
     assert shapely.get_num_coordinates(frame.geometry.array).max() <= 16 + 8
@@ -154,6 +164,8 @@ def test_what_cannot_be_is_refused(mapped: tuple[Path, Path, Labels], tmp_path: 
         vectorize(path, simplify=-1)
     with pytest.raises(ConfigError, match="are not RASTER"):
         vectorize(path, stats=[f"{confidence}:best"])
+    with pytest.raises(ConfigError, match="confidence_mean, a column that polygons have"):
+        vectorize(path, stats=[f"{confidence}:max,mean"])
     with pytest.raises(SourceError):
         vectorize(tmp_path / "none.tif")
     small = write_raster(tmp_path / "small.tif", np.ones((1, 4, 4), np.uint8), box_of(np.ones((4, 4), np.uint8)))

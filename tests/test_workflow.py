@@ -98,7 +98,7 @@ REFUSED = {
     "variables: {}": "steps: should be steps by name, or a list in which each has a name",
     "steps: []": "steps: there is none",
     "steps: [{segment: {}}]": "or a list in which each has a name",
-    "steps: {a: {segment: {}}, a: {segment: {}}}": "line 1: a stands there twice; give each its own name",
+    "steps: {a: {segment: {}}, a: {segment: {}}}": "line 1: a stands there twice (line 1); keep one of them",
     "steps: [{name: a, segment: {}}, {name: a, segment: {}}]": "step a: stands there twice",
     "steps: {a: {segment: {tile: 1, tile: 2}}}": "line 1: tile stands there twice",
     "steps: {../a: {segment: {}}}": "step ../a: a name is a letter, then",

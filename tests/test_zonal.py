@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geoseg.planes import KNOWN, STEP
 from geoseg.scene import Scaling
 from geoseg.sink.features import Mean
 from geoseg.source.labels import ArrayLabels
@@ -16,7 +17,7 @@ from geoseg.tracing.polygons import polygonize
 from geoseg.tracing.regions import trace_regions
 from geoseg.types import Labels
 from geoseg.window import Window
-from geoseg.zonal import KNOWN, STEP, PairIndex
+from geoseg.zonal import PairIndex
 
 NAMES = ("before.nir", "before.red", "after.nir", "after.red")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -60,7 +62,7 @@ def write_answer(answer: pa.RecordBatchReader, kind: str, file: TextIO) -> None:
         return
     before = "[\n"
     for row in _rows(answer, lambda shape: json.loads(shapely.to_geojson(shape))):
-        file.write(before + json.dumps(dict(zip(answer.schema.names, row, strict=True)), ensure_ascii=False))
+        file.write(before + _json(dict(zip(answer.schema.names, row, strict=True))))
         before = ",\n"
     file.write("[]\n" if before == "[\n" else "\n]\n")
 
@@ -73,8 +75,21 @@ def text_rows(answer: pa.RecordBatchReader) -> Iterator[list[str]]:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
+        return _json(value)
     return "" if value is None else str(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null in place of numbers that JSON has not."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rows(answer: pa.RecordBatchReader, shown: Any) -> Iterator[list[Any]]:
@@ -99,6 +114,8 @@ def _value(value: Any) -> Any:
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, Decimal) and value.as_tuple().exponent == 0:  # sums of whole numbers are of 128 bits
+        return int(value)
     return value if isinstance(value, str | int | float | None) else str(value)
 
 

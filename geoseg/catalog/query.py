@@ -41,6 +41,8 @@ _SIDES = ("_west", "_south", "_east", "_north")
 """Columns that are the same in every row of a run."""
 _NEAR = 0.01
 """By which part of its size a footprint is grown, since its edges bend from one projection to another."""
+_TURNS = 1080.0
+"""Degrees of longitude within which files count theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +157,8 @@ def _crs(schema: pa.Schema, place: Place) -> str:
 def bounds_near(footprint: Any, area: Any, crs: str) -> tuple[float, float, float, float]:
     """Bounds in `crs` of what of `area` lies on a footprint, both in longitude and latitude, and somewhat more.
 
-    An area may be a point or a line; of what lies elsewhere the bounds hold nothing.
+    An area may be a point or a line; of what lies elsewhere the bounds hold nothing. In a CRS of longitudes they hold
+    all of these: a file may count them beyond 180 degrees.
     """
     west, south, east, north = footprint.bounds
     size = max(east - west, north - south)
@@ -166,6 +169,8 @@ def bounds_near(footprint: Any, area: Any, crs: str) -> tuple[float, float, floa
     x, y = _from_lonlat(crs).transform(*shapely.get_coordinates(near).T)
     left, bottom, right, top = np.nanmin(x), np.nanmin(y), np.nanmax(x), np.nanmax(y)
     margin = _NEAR * max(right - left, top - bottom)
+    if pyproj.CRS(crs).is_geographic:
+        left, right = -_TURNS, _TURNS
     return float(left - margin), float(bottom - margin), float(right + margin), float(top + margin)
 
 

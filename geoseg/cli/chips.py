@@ -14,6 +14,7 @@ import click
 from geoseg.cli.messages import say
 from geoseg.cli.options import json_option
 from geoseg.cli.outcome import DONE, exit_code, say_error
+from geoseg.cli.pairs import named_once
 from geoseg.cli.text import count_text, table
 from geoseg.errors import ConfigError, GeosegError
 from geoseg.events import Event, Warned
@@ -203,12 +204,13 @@ def _classes(text: str | None) -> dict[str, int]:
     pairs = [part.rpartition("=") for part in text.split(",")] if text else []
     if not all(name.strip() and value.strip().isdecimal() for name, _, value in pairs):
         raise ConfigError(f"--classes {text}: write names with their values, like water=1,forest=2")
-    return {name.strip(): int(value) for name, _, value in pairs}
+    named = named_once(((int(value), name.strip()) for name, _, value in pairs), f"--classes {text}")
+    return {name: value for value, name in named.items()}
 
 
 def _values(text: str | None) -> tuple[int, ...]:
     parts = text.split(",") if text else []
-    if not all(part.strip().lstrip("-").isdecimal() for part in parts):
+    if not all(part.strip().removeprefix("-").isdecimal() for part in parts):
         raise ConfigError(f"--ignore {text}: write whole numbers, like 0,255")
     return tuple(int(part) for part in parts)
 

@@ -15,7 +15,22 @@ from geoseg.errors import ConfigError
 from geoseg.resolved import meant
 from geoseg.workflow import Step
 
-__all__ = ["captured", "parsed", "words_of"]
+__all__ = ["captured", "parsed", "switch", "with_switches", "words_of"]
+
+
+def switch(value: Any) -> Any:
+    """A switch that a variable gave as text; anything else as it is.
+
+    >>> switch("True"), switch(False), switch("perhaps")
+    (True, False, 'perhaps')
+    """
+    return {"true": True, "false": False}.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+def with_switches(command: click.Command, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a command with its switches as they are meant."""
+    flags = {_key(param) for param in command.params if _is_flag(param)}
+    return {key: switch(value) if key in flags else value for key, value in options.items()}
 
 
 def words_of(step: Step, command: click.Command, options: Mapping[str, Any]) -> list[str]:
@@ -30,7 +45,7 @@ def words_of(step: Step, command: click.Command, options: Mapping[str, Any]) -> 
         param = known.get(key)
         if param is None:
             raise ConfigError(f"{step.origin}: {key}: no such option{meant(key, known)}")
-        flag = isinstance(param, click.Option) and param.is_flag
+        flag = _is_flag(param)
         if flag and not isinstance(value, bool):
             raise ConfigError(f"{step.origin}: {key}: should be true or false, not {value!r}")
         if isinstance(param, click.Argument):
@@ -42,6 +57,10 @@ def words_of(step: Step, command: click.Command, options: Mapping[str, Any]) -> 
         else:
             words.append(f"{param.opts[-1]}={_text(value)}")
     return [*words, "--", *(text for _, text in sorted(arguments))]
+
+
+def _is_flag(param: click.Parameter) -> bool:
+    return isinstance(param, click.Option) and param.is_flag
 
 
 def _key(param: click.Parameter) -> str:

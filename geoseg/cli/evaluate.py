@@ -16,6 +16,7 @@ import click
 from geoseg.cli.messages import log_is_json, printable, say
 from geoseg.cli.options import debug_option, json_option
 from geoseg.cli.outcome import CHECK_FAILED, DONE
+from geoseg.cli.pairs import names_of, pairs_of
 from geoseg.cli.text import count_text, table
 from geoseg.errors import ConfigError
 from geoseg.evaluation.scores import TITLES
@@ -24,21 +25,10 @@ from geoseg.evaluation.stratified import Z95
 if TYPE_CHECKING:
     from geoseg.evaluation.scores import Interval, Scores
 
-__all__ = ["evaluate", "names_of"]
+__all__ = ["evaluate"]
 
 _WORST = 20
 """Regions that the table lists."""
-
-
-def _pairs(text: str, option: str) -> dict[str, str]:
-    """``3=1,4=1`` as a mapping."""
-    found = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        key, sign, value = (word.strip() for word in part.rpartition("="))
-        if not (key and sign and value):
-            raise ConfigError(f"{option} {text}: write NAME=VALUE, several with commas between")
-        found[key] = value
-    return found
 
 
 def _numbers(found: dict[str, str], option: str) -> dict[str, float]:
@@ -48,17 +38,6 @@ def _numbers(found: dict[str, str], option: str) -> dict[str, float]:
         except ValueError:
             raise ConfigError(f"{option} {key}={value}: {value!r} is no number") from None
     return {key: float(value) for key, value in found.items()}
-
-
-def names_of(text: str) -> dict[int, str]:
-    """``1=water`` or ``water=1``, by value."""
-    found = {}
-    for key, value in _pairs(text, "--names").items():
-        number, name = (key, value) if key.isdecimal() else (value, key)
-        if not number.isdecimal():
-            raise ConfigError(f"--names {key}={value}: write VALUE=NAME, 1=water for instance")
-        found[int(number)] = name
-    return found
 
 
 @click.command()
@@ -115,13 +94,13 @@ def evaluate(
     from geoseg.evaluation.scores import failures
     from geoseg.evaluation.scoring import evaluate as score
 
-    least = _numbers(_pairs(fail_under, "--fail-under"), "--fail-under")
+    least = _numbers(pairs_of(fail_under, "--fail-under"), "--fail-under")
     with _bar(pred) as on_pixels:
         found = score(
             pred,
             truth,
             ignore=[word for word in (part.strip() for part in ignore.split(",")) if word],
-            join=_pairs(join, "--map"),
+            join=pairs_of(join, "--map"),
             names=names_of(names),
             on_pixels=on_pixels,
             **options,

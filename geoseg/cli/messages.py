@@ -18,9 +18,10 @@ from typing import Final
 
 import click
 
+from geoseg.cli.streams import drop
 from geoseg.errors import without_secrets
 
-__all__ = ["above_bar", "formatted", "log_is_json", "printable", "say", "set_up_messages"]
+__all__ = ["above_bar", "formatted", "log_is_json", "printable", "say", "set_up_messages", "tell"]
 
 _OWN: Final = "geoseg.cli"
 _SPEAKERS: Final = (_OWN, "geoseg.serve")
@@ -94,7 +95,7 @@ class _StandardError(logging.Handler):
         if self.write is not None:
             self.write(line)
         else:
-            click.echo(line, err=True)
+            tell(line)
 
 
 _output = _StandardError()
@@ -144,6 +145,14 @@ def say(message: str, *, level: int = logging.INFO, event: str = "message", **fa
         facts: Fields of the JSON object.
     """
     logging.getLogger(_OWN).log(level, "%s", message, extra={"event": event, "facts": facts})
+
+
+def tell(text: str) -> None:
+    """Writes lines to standard error as they are, if anybody takes them: what is said stops no work."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        drop(sys.stderr)
 
 
 def formatted(message: str, *, level: int, event: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -12,6 +13,7 @@ import click
 
 from geoseg.cli.messages import say, set_up_messages
 from geoseg.cli.outcome import DONE, FAILED, USAGE, exit_code, say_error
+from geoseg.cli.streams import drop, stand_in
 
 __all__ = ["LazyGroup", "program", "run"]
 
@@ -90,6 +92,7 @@ def _switched_on(switch: str, arguments: Sequence[str]) -> bool:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns the exit code; every error has become one line on standard error."""
+    stand_in()
     debug = _switched_on("debug", arguments)
     set_up_messages(debug=debug, as_json=_switched_on("log-json", arguments))
     try:
@@ -103,11 +106,13 @@ def run(arguments: Sequence[str]) -> int:
         say(_usage_line(error), level=logging.ERROR, event="error", error="UsageError")
         return USAGE
     except BrokenPipeError:  # the reader of our output has gone: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop(sys.stdout)
         return FAILED
     except (click.Abort, KeyboardInterrupt) as error:
         say("interrupted; nothing was written", level=logging.ERROR, event="interrupted")
         return exit_code(error, began=False) if isinstance(error, KeyboardInterrupt) else 130
     except Exception as error:  # noqa: BLE001 - the last place where an error can become a line
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            drop(sys.stdout)
         say_error(error, debug=debug)
         return exit_code(error, began=False)

@@ -188,7 +188,7 @@ def run_scenes(
         cluster: Where the chunks are worked on.
         pool: Makes the files of a scene while a cluster is at the next one's chunks.
         signals: What listens to Ctrl-C.
-        announce: Called with each outcome of a scene that has its files, when it has them.
+        announce: Called with each outcome of a scene that has its files, when it has them; must not raise.
     """
     call = _Call(config=config, folders=folders, cluster=cluster, signals=signals, announce=announce)
     signals.hint = "interrupted; the same command resumes"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from geoseg.config import ChangeConfig, RunConfig
@@ -87,11 +88,22 @@ def inputs_of(config: RunConfig) -> tuple[Input, ...]:
         listed = list_items(config.items, unsigned=config.aws_no_sign_request)
         named += [Input(location=item, label=item.label) for item in listed]
     if named:
-        return tuple(dict.fromkeys(named))
+        once: dict[object, Input] = {}
+        for given in named:
+            once.setdefault(_identity(given.location), given)
+        return tuple(once.values())
     files = [place for place in config.bands.values() if isinstance(place, str)]
     if not files or len(files) < len(config.bands):
         raise ConfigError("INPUT is missing: name a scene, or the file of every band with --bands red=FILE,nir=FILE")
     return (Input(location=None, label=_label(files[0])),)
+
+
+def _identity(location: str | ListedItem | None) -> object:
+    """The same for every way to write one local path, links included."""
+    if isinstance(location, str) and "://" not in location:
+        with suppress(OSError, ValueError, RuntimeError):  # no path of a file: said when it is opened
+            return Path(location).resolve()
+    return location
 
 
 def _label(location: str) -> str:
@@ -161,7 +173,7 @@ class OutputFolders:
         from geoseg.journal import RunDirectory
 
         directory = RunDirectory(folder)
-        request = directory.stored_request() or directory.finished_request()
+        request = directory.stored_request() or directory.last_request()
         return request is None or not scene.href or scene.href in request["asked"]["inputs"]
 
     @contextmanager

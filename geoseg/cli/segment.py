@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoseg.cli.messages import log_is_json, say, set_up_messages
+from geoseg.cli.answers import Answers
+from geoseg.cli.messages import log_is_json, say, set_up_messages, tell
 from geoseg.cli.options import EPILOG, GroupedCommand, run_options
 from geoseg.cli.outcome import DONE, FAILED, INTERRUPTED, USAGE
 from geoseg.cli.plan import plan_scenes
@@ -69,16 +70,17 @@ def run_all(
         raise ConfigError("--out is missing: name the directory of the results")
     kept = several and not config.overwrite if keep_finished is None else keep_finished
     folders = OutputFolders(out=config.out, several=several, keep_finished=kept)
-    outcomes, catalog = _run_all(given, folders, config)
+    answers = Answers()
+    outcomes, catalog = _run_all(given, folders, config, answers)
     if config.json_output:
         documents = [_document(outcome) for outcome in outcomes]
         listed = {"runs": documents, "catalog": None if catalog is None else str(catalog)}
-        click.echo(json.dumps(listed if several else documents[0], indent=2))
-    return _code(outcomes)
+        answers.put(json.dumps(listed if several else documents[0], indent=2))
+    return answers.code(_code(outcomes))
 
 
 def _run_all(
-    inputs: Sequence[Input | PairInput], folders: OutputFolders, config: RunConfig
+    inputs: Sequence[Input | PairInput], folders: OutputFolders, config: RunConfig, answers: Answers
 ) -> tuple[list[Outcome], Place | None]:
     """How each scene ended, and where the catalog of several is."""
     from geoseg.cluster import Cluster
@@ -97,7 +99,7 @@ def _run_all(
             cluster=cluster,
             pool=pool,
             signals=signals,
-            announce=lambda outcome: _announce(outcome, config),
+            announce=lambda outcome: _announce(outcome, config, answers),
         )
         catalog = _listed(outcomes, folders.out) if folders.several else None
     if folders.several and not config.quiet and not config.json_output:
@@ -132,10 +134,10 @@ def _say_summary(outcomes: Sequence[Outcome]) -> None:
     say(f"{len(scenes)} scenes: {told}", level=logging.WARNING, event="summary", counts=dict(counts))
     if not log_is_json():
         rows = [(outcome.label, outcome.status, outcome.error or str(outcome.out)) for outcome in outcomes]
-        click.echo(table(rows, indent=2), err=True)
+        tell(table(rows, indent=2))
 
 
-def _announce(outcome: Outcome, config: RunConfig) -> None:
+def _announce(outcome: Outcome, config: RunConfig, answers: Answers) -> None:
     """The table of a scene that was done now, and where its item is."""
     if config.json_output or outcome.result is None:
         return
@@ -144,8 +146,8 @@ def _announce(outcome: Outcome, config: RunConfig) -> None:
         facts |= {"counts": dict(outcome.result.counts), "timings": dict(outcome.result.timings)}
         say(outcome.status, event="done", **facts)
     elif not config.quiet and outcome.status == "done":
-        click.echo(summary(outcome.result), err=True)
-    click.echo(str(outcome.result.item))
+        tell(summary(outcome.result))
+    answers.put(str(outcome.result.item))
 
 
 def _document(outcome: Outcome) -> dict[str, Any]:

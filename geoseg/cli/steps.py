@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from geoseg.cli.command_words import captured, parsed, words_of
+from geoseg.cli.command_words import captured, parsed, switch, with_switches, words_of
 from geoseg.cli.messages import say
 from geoseg.cli.outcome import DONE
 from geoseg.config import ChangeConfig, RunConfig
@@ -163,7 +163,7 @@ def _vectorize(step: Step, options: dict[str, Any], folder: Place) -> Prepared:
 
     home = _local(step, folder)
     names = options.pop("out", [] if options.get("to") else ["polygons.parquet"])
-    names = [names] if isinstance(names, str) else names
+    names = names if isinstance(names, list) else [names]
     for name in names:
         _demand_name(step, "out", name, tuple(FORMATS))
     config = _read(step, options, VectorizeConfig)
@@ -216,6 +216,7 @@ def _put(folder: Place, name: str, document: Any) -> str:
 def _evaluate(step: Step, options: dict[str, Any], folder: Place) -> Prepared:
     from geoseg.cli.evaluate import evaluate
 
+    options = with_switches(evaluate, options)
     asked = dict(options)
     files = [str(open_store(folder).href("scores.json"))]
     if "html" in options:
@@ -249,6 +250,7 @@ def _search(step: Step, options: dict[str, Any], folder: Place) -> Prepared:
         raise ConfigError(f"{step.origin}: name where to search, either api or catalog")
     if "output" in options:
         raise ConfigError(f"{step.origin}: output: the results of a step go to its own folder; leave it out")
+    options = with_switches(search_command, options)
     context = parsed(step, search_command, ["--json", *words_of(step, search_command, options)])
     place = str(open_store(folder).href("search.json"))
 
@@ -275,9 +277,10 @@ def _publish(step: Step, options: dict[str, Any], folder: Place) -> Prepared:
     unknown = next((key for key in options if key not in known), None)
     if unknown is not None:
         raise ConfigError(f"{step.origin}: {unknown}: no such option{meant(unknown, known)}; publish has {known}")
-    runs, catalog, pages = options.get("runs"), options.get("catalog"), options.get("view", False)
-    runs = [runs] if isinstance(runs, str) else runs
-    if not isinstance(runs, list) or not runs or not isinstance(catalog, str) or not isinstance(pages, bool):
+    runs, catalog, pages = options.get("runs"), options.get("catalog"), switch(options.get("view", False))
+    runs = runs if isinstance(runs, list) else [runs]
+    named = bool(runs) and all(isinstance(run, str) for run in runs)
+    if not named or not isinstance(catalog, str) or not isinstance(pages, bool):
         form = "runs, a list of ${STEP.out}, and catalog, a folder; view is true or false"
         raise ConfigError(f"{step.origin}: publish needs {form}")
     if pages:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoseg.cli.evaluate import names_of
 from geoseg.cli.messages import printable, say, set_up_messages
 from geoseg.cli.options import EPILOG, GroupedCommand, run_options
 from geoseg.cli.outcome import DONE
+from geoseg.cli.pairs import names_of
 from geoseg.cli.text import count_text, table
 from geoseg.errors import ConfigError
 from geoseg.polygon_config import VectorizeConfig
@@ -88,10 +88,11 @@ def _groups(config: VectorizeConfig) -> Mapping[tuple[Path, str], Sequence[str]]
     from geoseg.sink.vector import FORMATS
 
     groups: dict[tuple[Path, str], list[str]] = defaultdict(list)
-    for path in config.out:
-        kind = path.suffix.lower().removeprefix(".")
+    for given in config.out:
+        kind = given.suffix.lower().removeprefix(".")
         if kind not in FORMATS:
-            raise ConfigError(f"{path}: polygons are written to .{', .'.join(FORMATS)}; choose one of these")
+            raise ConfigError(f"{given}: polygons are written to .{', .'.join(FORMATS)}; choose one of these")
+        path = given.with_suffix(f".{kind}")  # as it will be written
         if not path.parent.is_dir():
             raise ConfigError(f"{path}: the folder {path.parent} does not exist")
         if path.exists() and not config.overwrite:

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeAlias
 
-from geoseg.errors import ConfigError, GridError, SourceError
+from geoseg.errors import ConfigError, GridError
 from geoseg.finished_map import find_map
 from geoseg.protocols import Source
-from geoseg.source.bands import declare_band
 from geoseg.source.burned import burn
 from geoseg.source.grids import bounds_text, overlaps, same_grid
-from geoseg.source.info import inspect
 from geoseg.source.maps import on_grid
-from geoseg.source.outline import read_features
-from geoseg.source.raster import RasterSource, join_rasters
+from geoseg.source.outline import is_vector, read_features
+from geoseg.source.raster import one_band
 from geoseg.store import Place
 from geoseg.window import GeoBox
 
 __all__ = ["Comparison", "Join", "TruthOptions", "compared", "value_of"]
-
-_VECTORS = {".geojson", ".json", ".gpkg", ".parquet", ".geoparquet"}
-
 
 Join: TypeAlias = Mapping[int, int | str] | Mapping[str, int | str]
 """Class of the truth -> class of the map that it counts as; values, or names."""
@@ -89,18 +84,16 @@ def compared(
     """
     found = find_map(predicted)
     known = {**found.names, **(names or {})}
-    mapped = _class_band(found.place, "predicted")
-    is_vector = PurePosixPath(str(truth)).suffix.lower() in _VECTORS
-    true, notes = (
-        _polygons(Path(truth), mapped.geobox, known, options) if is_vector else _raster(truth, mapped, options)
-    )
+    mapped = one_band(found.place, "predicted")
+    burned = is_vector(truth)
+    true, notes = _polygons(Path(truth), mapped.geobox, known, options) if burned else _raster(truth, mapped, options)
     place = found.confidence if confidence is None else confidence
     return Comparison(
         predicted=mapped,
         truth=true,
         confidence=None if place is None else _confidence(place, mapped.geobox),
         names=known,
-        join={} if is_vector else _joined(options, known),
+        join={} if burned else _joined(options, known),
         is_change=found.is_change,
         notes=tuple(notes),
     )
@@ -116,7 +109,7 @@ def value_of(word: int | str, names: Mapping[int, str]) -> int:
     (3, 1)
     """
     text = str(word).strip()
-    if text.lstrip("-").isdecimal():
+    if text.removeprefix("-").isdecimal():
         return int(text)
     values = [value for value, name in names.items() if name.casefold() == text.casefold()]
     if not values:
@@ -131,19 +124,11 @@ def _joined(options: TruthOptions, names: Mapping[int, str]) -> dict[int, int]:
     return {value_of(old, names): value_of(new, names) for old, new in (options.join or {}).items()}
 
 
-def _class_band(place: Place, name: str) -> RasterSource:
-    """The one band of a raster."""
-    info = inspect(place)
-    bands = [band.index for band in info.bands if band.index != info.file.alpha]
-    if len(bands) != 1:
-        raise SourceError(f"{info.location}: holds {len(bands)} bands; a map of classes or confidence has one")
-    return join_rasters([(info, bands[0], declare_band(info, bands[0], name))])
-
-
 def _raster(truth: Place, mapped: Source, options: TruthOptions) -> tuple[Source, list[str]]:
-    if options.class_column is not None or options.class_value is not None:
-        raise ConfigError(f"{truth}: is a raster, which has its classes in its pixels; leave --class-column out")
-    source = _class_band(truth, "truth")
+    source = one_band(truth, "truth")
+    for option, given in (("--class-column", options.class_column), ("--class-value", options.class_value)):
+        if given is not None:
+            raise ConfigError(f"{truth}: is a raster, which has its classes in its pixels; leave {option} out")
     if source.geobox == mapped.geobox or same_grid(source.geobox, mapped.geobox):
         return source, []
     if not overlaps(source.geobox, mapped.geobox):
@@ -191,7 +176,7 @@ def _text(value: Any) -> str:
 
 
 def _confidence(place: Place, grid: GeoBox) -> Source:
-    source = _class_band(place, "confidence")
+    source = one_band(place, "confidence")
     if source.geobox != grid and not same_grid(source.geobox, grid):
         raise GridError(f"{place} ({bounds_text(source.geobox)}) does not lie on the grid of the map")
     return source

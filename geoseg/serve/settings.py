@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from geoseg.errors import ConfigError
+from geoseg.yaml_file import read_yaml
 
 __all__ = ["ServiceSettings", "read_settings"]
 
@@ -96,10 +96,11 @@ def read_settings(file: Path | None, given: Mapping[str, Any]) -> ServiceSetting
 
 
 def _from_file(file: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    found = read_yaml(file, "the settings", alike=_name) or {}
     if not isinstance(found, dict):
         raise ConfigError(f"{file}: should hold lines like 'port: 8080', not a {type(found).__name__}")
-    return {str(key).replace("-", "_"): value for key, value in found.items()}
+    return {_name(str(key)): value for key, value in found.items()}
+
+
+def _name(key: str) -> str:
+    return key.replace("-", "_")

@@ -148,7 +148,8 @@ def _located(polygons: Numbers, geobox: GeoBox) -> geopandas.GeoSeries:
 
 def _classes(values: Numbers, names: Mapping[int, str]) -> Columns:
     words = _looked_up(values, lambda value: names.get(value, str(value)))
-    return {"class_id": values.astype(np.int32), "class_name": words}
+    ids = values.astype(np.int32 if np.can_cast(values.dtype, np.int32) else np.int64)
+    return {"class_id": ids, "class_name": words}
 
 
 def _changes(values: Numbers, spec: ModelSpec) -> Columns:

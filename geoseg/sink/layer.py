@@ -51,7 +51,7 @@ class Layer:
     kinds: tuple[str, ...]
     """Types of geometry that occur, sorted."""
     least_area: float
-    """Of the smallest feature, in square metres; NaN where it is not known."""
+    """Of the smallest feature that has one, in square metres; NaN where none has."""
 
     def __iter__(self) -> Iterator[Table]:
         """All features by id, in tables of at most `geoseg.sink.sorting.ROWS` rows."""
@@ -123,7 +123,7 @@ def gather(frames: Iterable[geopandas.GeoDataFrame], folder: Path) -> Layer:
     rows = Sorted(folder, "first")
     schema, crs = None, None
     count = vertices = 0
-    extent, middles, kinds, least = _NOTHING, _NOTHING, set[str](), np.inf
+    extent, middles, kinds, least = _NOTHING, _NOTHING, set[str](), np.nan
     for frame in frames:
         if "first" not in frame and count:
             raise SinkError("features that come in several frames need a column 'first' to be ordered by")
@@ -141,7 +141,8 @@ def gather(frames: Iterable[geopandas.GeoDataFrame], folder: Path) -> Layer:
             middles = _wider(middles, np.tile((bounds[:, :2] + bounds[:, 2:]) / 2, 2))
             kinds |= {_KINDS.get(int(kind), "Unknown") for kind in np.unique(shapely.get_type_id(shapes))}
         if len(frame) and "area_m2" in frame:
-            least = min(least, float(frame["area_m2"].min()))
+            areas = frame["area_m2"]
+            least = np.fmin(least, areas[areas > 0].min())
     if schema is None:
         raise SinkError("there is no frame of features, not even an empty one that names the columns")
     return Layer(
@@ -153,7 +154,7 @@ def gather(frames: Iterable[geopandas.GeoDataFrame], folder: Path) -> Layer:
         extent=extent if count else None,
         middles=middles,
         kinds=tuple(sorted(kinds)),
-        least_area=least if count else np.nan,
+        least_area=float(least),
     )
 
 

@@ -63,11 +63,18 @@ def write_pmtiles(layer: Layer, path: Path) -> None:
     if layer.count == 0:
         path.write_bytes(empty_pmtiles(NAME))
         return
-    zoom = min(16, max(0, math.ceil(math.log2(EQUATOR / TILE_STEPS / math.sqrt(layer.least_area) * 2))))
+    zoom = _deepest(layer.least_area)
     options = {"NAME": NAME, "MAXZOOM": zoom, "MINZOOM": max(0, zoom - 6), "EXTENT": TILE_STEPS}
     options |= {"SIMPLIFICATION": 1, "SIMPLIFICATION_MAX_ZOOM": 0}
     placed = (_with_geometry(table, pa.array(shapely.to_wkb(shapes), pa.binary())) for table, shapes in layer.lonlat())
     _write(layer, placed, path, "PMTiles", kind="Unknown", crs="EPSG:4326", dataset_options=options)
+
+
+def _deepest(area: float) -> int:
+    """The zoom level at which a square of `area` m2 is two steps wide; the seventh where the area is not known."""
+    if not area > 0:
+        return 6
+    return min(16, max(0, math.ceil(math.log2(EQUATOR / TILE_STEPS / math.sqrt(area) * 2))))
 
 
 def _write(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from geoseg.source.items import ListedItem
 
-__all__ = ["bands_in", "open_scene"]
+__all__ = ["bands_in", "given_for", "open_scene"]
 
 
 def open_scene(
@@ -64,7 +64,8 @@ def open_scene(
 
     Raises:
         SourceError: An input cannot be opened.
-        BandError: A band is not there, or cannot be told from another; the message names those that are.
+        BandError: A band is not there, or cannot be told from another (the message names those that are); or
+            `band_map` has a name that is neither asked for nor a common one.
         GridError: An input has no place on the Earth, or grids cannot be brought together.
         ConfigError: An argument makes no sense.
     """
@@ -94,17 +95,31 @@ def bands_in(
 ) -> tuple[str, ...]:
     """Those of `names` that a scene has; `options` are those of `open_scene`, and only headers are read.
 
+    What is given by hand for other names is not looked at.
+
     Raises:
         SourceError: An input cannot be opened.
         GridError: An input has no place on the Earth.
         ConfigError: An argument makes no sense.
     """
+    options = given_for(names, options)
     with suppress(BandError):  # mostly all are there, and headers of files far away take time
         open_scene(inputs, bands=names, **options)
         return tuple(names)
     found: list[str] = []
     for name in names if len(names) > 1 else ():
         with suppress(BandError):
-            open_scene(inputs, bands=(name,), **options)
+            open_scene(inputs, bands=(name,), **given_for((name,), options))
             found.append(name)
     return tuple(found)
+
+
+def given_for(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` of `open_scene` to read `names` alone, with what is given by hand for these.
+
+    >>> given_for(["red"], {"band_map": {"RED": 3, "vv": 1}, "nodata": 0})
+    {'band_map': {'red': 3}, 'nodata': 0}
+    """
+    wanted = {name.lower() for name in names}
+    by_hand = {name.lower(): place for name, place in (options.get("band_map") or {}).items()}
+    return {**options, "band_map": {name: place for name, place in by_hand.items() if name in wanted}}

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from affine import Affine
 
-from geoseg.errors import ConfigError, GridError
+from geoseg.errors import ConfigError, GridError, SourceError
 from geoseg.scene import Band, BandSet
+from geoseg.source.grids import same_grid
 from geoseg.source.info import BandInfo
 from geoseg.types import Pixels, Valid
 from geoseg.window import GeoBox, Window, whole
@@ -31,6 +33,10 @@ __all__ = ["ArrayInfo", "XarraySource", "inspect_array", "usable"]
 _BLOCK = 512
 """Side of the blocks that an array without chunks claims to have."""
 _FILL_NAMES = ("_FillValue", "nodata", "missing_value")
+_UNEVEN = 0.01
+"""Pixels that a coordinate may lie off even steps, beyond what rounding explains."""
+_COARSE = 0.25
+"""Pixels that rounding may explain: a row that is missing moves others by half a pixel or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,7 +63,7 @@ class XarraySource:
 
     def read(self, window: Window) -> tuple[Pixels, Valid]:
         """Stored numbers (band, row, col) and usable pixels (row, col) of `window`; only it is computed."""
-        pixels = np.zeros((len(self.bands), *window.shape), self.array.dtype)
+        pixels = np.zeros((len(self.bands), *window.shape), _native(self.array))
         valid = np.zeros(window.shape, bool)
         inner = window & whole(self.geobox)
         if inner:
@@ -76,7 +82,7 @@ class XarraySource:
     def _values(self, window: Window) -> Pixels:
         data = self.array.variable[list(self.indices), *window.slices].data
         values: Pixels = np.asarray(data.compute(scheduler="synchronous") if hasattr(data, "compute") else data)
-        return values
+        return values.astype(_native(self.array), copy=False)
 
     def _digest(self) -> str:
         digest = hashlib.sha256(f"{self.array.dtype.str} {self.indices} {self.geobox}".encode())
@@ -128,6 +134,7 @@ def inspect_array(array: Any, *, assume_crs: str | None = None) -> ArrayInfo:
 
     Raises:
         ConfigError: It is no `xarray.DataArray`.
+        SourceError: What it holds are no pixels: complex numbers, objects, text.
         GridError: Its dims are not band, y, x; it has no CRS; or its coordinates are no regular grid.
     """
     import xarray as xr
@@ -135,6 +142,11 @@ def inspect_array(array: Any, *, assume_crs: str | None = None) -> ArrayInfo:
     if not isinstance(array, xr.DataArray):
         hint = "; turn a Dataset into one with .to_array('band')" if isinstance(array, xr.Dataset) else ""
         raise ConfigError(f"an input is a path, a URL or an xarray.DataArray, not {type(array).__name__}{hint}")
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise SourceError(
+            f"{_called(array)}: {array.dtype.name} is no dtype of pixels: turn it into integers of up to 64 bits, "
+            "float16, float32 or float64 with array.astype(...)"
+        )
     placed = _three_dims(array)
     return ArrayInfo(
         array=placed,
@@ -156,7 +168,7 @@ def _band_info(array: xr.DataArray, index: int, name: str) -> BandInfo:
         description=name,
         tags={},
         color="undefined",
-        dtype=str(array.dtype),
+        dtype=_native(array).name,
         scale=number("scale_factor", "scales", 1.0),
         offset=number("add_offset", "offsets", 0.0),
         nodata=next((float(np.asarray(value).ravel()[0]) for value in filled), None),
@@ -169,6 +181,11 @@ def _time(array: xr.DataArray) -> datetime | None:
         return None
     micros = int(moment.astype("datetime64[us]").astype(np.int64).ravel()[0])
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+
+
+def _native(array: xr.DataArray) -> np.dtype[Any]:
+    """The dtype in this machine's order of bytes: GDAL and torch take no other."""
+    return array.dtype.newbyteorder("=")
 
 
 def _called(array: xr.DataArray) -> str:
@@ -206,6 +223,7 @@ def _names(array: xr.DataArray) -> tuple[str, ...]:
 def _geobox(array: xr.DataArray, assume_crs: str | None) -> GeoBox:
     import odc.geo.xr  # registers the `odc` accessor  # noqa: F401
 
+    y, x = (_even(array, dim, letter) for dim, letter in zip(array.dims[1:], "yx", strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of several CRS coordinates the first counts, as in odc-geo
         geobox = array.odc.geobox
@@ -216,7 +234,47 @@ def _geobox(array: xr.DataArray, assume_crs: str | None) -> GeoBox:
         )
     if geobox.crs is None and assume_crs is None:
         raise GridError("the array has no CRS: write one with array.odc.assign_crs(...), or name it with assume_crs")
-    return geobox if geobox.crs is not None else GeoBox(geobox.shape, geobox.affine, assume_crs)
+    return GeoBox(geobox.shape, _refitted(geobox, y, x), assume_crs if geobox.crs is None else geobox.crs)
+
+
+def _refitted(geobox: GeoBox, y: tuple[float, float], x: tuple[float, float]) -> Affine:
+    """The transform by all coordinates: odc-geo's takes the first step of each axis, whose rounding adds up."""
+    (top, dy), (left, dx) = y, x
+    straight = geobox.affine.b == geobox.affine.d == 0  # else the coordinates count the pixels of a turned grid
+    fitted = Affine(dx, 0, left - dx / 2, 0, dy, top - dy / 2)
+    if not straight or fitted.is_degenerate or same_grid(geobox, GeoBox(geobox.shape, fitted, geobox.crs)):
+        return geobox.affine
+    return fitted
+
+
+def _even(array: xr.DataArray, dim: Hashable, letter: str) -> tuple[float, float]:
+    """First coordinate and step along `dim`, 0 where they say nothing.
+
+    The coordinate has the name of its dim or, as for odc-geo, one that begins with `letter`.
+
+    Raises:
+        GridError: The steps are uneven.
+    """
+    named = [
+        name for name, each in array.coords.items() if each.dims == (dim,) and str(name).lower().startswith(letter)
+    ]
+    name = dim if dim in array.coords else next(iter(named), None)
+    if name is None or array.sizes[dim] < 2 or array.coords[name].dtype.kind not in "iuf":
+        return 0.0, 0.0
+    values = array.coords[name].values.astype(np.float64)
+    single = bool((values == values.astype(np.float32)).all())
+    rounding = float(np.spacing(np.abs(values).max().astype(np.float32 if single else np.float64)))
+    step = float(values[-1] - values[0]) / (len(values) - 1)
+    off = np.abs(values - (values[0] + step * np.arange(len(values))))
+    if not (off < min(_UNEVEN * abs(step) + rounding, _COARSE * abs(step))).all():
+        steps = np.diff(values)
+        usual = float(np.nanmedian(steps))
+        at = int(np.argmax(~(np.abs(steps - usual) <= _UNEVEN * abs(usual) + 2 * rounding)))
+        raise GridError(
+            f"{_called(array)}: {name} is uneven: from {values[at]:.10g} ({at}) to {values[at + 1]:.10g} ({at + 1}), "
+            f"else {usual:.6g} apart: lay it on even steps with array.reindex(...) or array.interp(...)"
+        )
+    return float(values[0]), step
 
 
 if TYPE_CHECKING:

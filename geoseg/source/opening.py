@@ -7,19 +7,23 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from geoseg.errors import BandError, ConfigError
 from geoseg.protocols import Source
 from geoseg.scene import Band, BandSet, Scene
-from geoseg.source.bands import Described, declare_band, find_bands
+from geoseg.source.bands import COMMON_NAMES, Described, declare_band, find_bands
 from geoseg.source.grids import same_grid
 from geoseg.source.info import RasterInfo, inspect
 from geoseg.source.items import ListedItem
 from geoseg.source.location import Location, parse_location, regular_file
 from geoseg.source.mask import masked, parse_mask
 from geoseg.source.raster import OnBadBlock, join_rasters
+from geoseg.source.reader import stored
 from geoseg.source.warp import bring_together
 
 if TYPE_CHECKING:
@@ -76,6 +80,7 @@ class Opening:
         """
         if not self.bands:
             raise ConfigError("no bands are asked for: name those that the model needs")
+        self._demand_known()
         moment = parse_datetime(self.datetime) if self.datetime is not None else None
         found = self._found(inputs)
         source = bring_together(found.sources, self.bands, self.resolution, self.crs)
@@ -91,6 +96,15 @@ class Opening:
             href=found.href,
             item_href=found.item_href,
         )
+
+    def _demand_known(self) -> None:
+        """A name by hand that nothing reads is a slip, unless it is a common one, which other models read."""
+        names = [name.lower() for name in self.bands]
+        for name in self.band_map:
+            if name not in names and name not in COMMON_NAMES:
+                close = get_close_matches(name, names, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise BandError(f"--bands {name}: no band of that name is read{hint}; read are {', '.join(names)}")
 
     def _found(self, inputs: Any) -> _Found:
         if isinstance(inputs, ListedItem):
@@ -187,6 +201,13 @@ class Opening:
 
     def _declared(self, info: Described, index: int, name: str, item: ItemBand | None = None) -> Band:
         """By hand before the item, the item before the file."""
+        dtype = np.dtype(info.bands[index - 1].dtype)
+        if dtype.kind in "iu" and self.nodata is not None and stored(self.nodata, dtype.name) is None:
+            limits = np.iinfo(dtype)
+            raise ConfigError(
+                f"{info.location}: --nodata {self.nodata:.10g}: band {name} is {dtype} and holds whole numbers from "
+                f"{limits.min} to {limits.max}; give one of them, or leave it out for what the scene declares"
+            )
         told = (None, None, None) if item is None else (item.scale, item.offset, item.nodata)
         by_hand = (self.scale, self.offset, self.nodata)
         scale, offset, nodata = (mine if mine is not None else its for mine, its in zip(by_hand, told, strict=True))

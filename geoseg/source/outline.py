@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 import shapely
@@ -20,8 +20,11 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import ConfigError, SourceError
 
-__all__ = ["Features", "polygon_union", "read_features", "read_outline"]
+__all__ = ["Features", "is_vector", "polygon_union", "read_features", "read_outline"]
 
+_READ = {".geojson", ".geojsonl", ".json", ".gpkg", ".parquet", ".geoparquet"}
+_ELSEWHERE = {".fgb", ".gdb", ".gml", ".kml", ".kmz", ".pmtiles", ".shp"}
+"""Where others keep polygons."""
 _LON_LAT = "OGC:CRS84"
 _ENVELOPE_BYTES = (0, 32, 48, 48, 64)
 """Bytes of the envelope in a GeoPackage geometry header, by its indicator (GeoPackage 1.3, 2.1.3)."""
@@ -45,6 +48,24 @@ class Features:
             polygons=tuple(self.polygons[number] for number in numbers),
             values=tuple(self.values[number] for number in numbers),
         )
+
+
+def is_vector(place: str | Path) -> bool:
+    """Whether a file of this name holds polygons; else it is one of pixels.
+
+    Raises:
+        SourceError: It is there and holds polygons, in a format that is not read.
+
+    >>> is_vector("https://example.org/fields.GeoJSON"), is_vector("fields.tif")
+    (True, False)
+    """
+    suffix = PurePosixPath(str(place)).suffix.lower()
+    if suffix in _ELSEWHERE and Path(place).exists():
+        raise SourceError(
+            f"{place}: polygons are read from GeoJSON, GeoPackage and GeoParquet, not from {suffix}; convert it, "
+            f"with ogr2ogr {Path(place).stem}.gpkg {Path(place).name} for instance"
+        )
+    return suffix in _READ
 
 
 def read_outline(path: str | Path) -> tuple[BaseGeometry, CRS]:
@@ -125,7 +146,7 @@ def polygon_union(geometries: Sequence[BaseGeometry]) -> BaseGeometry:
 
 
 def _read_geojson(path: Path, column: str | None) -> _Found:
-    document = json.loads(path.read_bytes())
+    document = _geojson_document(path)
     # RFC 7946 knows WGS 84 only, but the `crs` member of its predecessor is still written and must not be ignored.
     crs = document.get("crs")
     name = crs["properties"]["name"] if crs else _LON_LAT
@@ -134,6 +155,14 @@ def _read_geojson(path: Path, column: str | None) -> _Found:
     geometries = [shapely.from_geojson(json.dumps(geometry)) for geometry, _ in parts]
     values = [None if column is None else properties.get(column) for _, properties in parts]
     return geometries, values, CRS.from_user_input(name)
+
+
+def _geojson_document(path: Path) -> dict[str, Any]:
+    text = path.read_bytes()
+    if path.suffix.lower() != ".geojsonl":
+        document: dict[str, Any] = json.loads(text)
+        return document
+    return {"type": "FeatureCollection", "features": [json.loads(line) for line in text.splitlines() if line.strip()]}
 
 
 def _geojson_parts(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

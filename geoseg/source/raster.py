@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,13 +12,15 @@ import numpy as np
 from geoseg.errors import GridError, SourceError
 from geoseg.protocols import Source
 from geoseg.scene import Band, BandSet
-from geoseg.source.info import RasterFile, RasterInfo
+from geoseg.source.bands import declare_band
+from geoseg.source.info import RasterFile, RasterInfo, inspect
+from geoseg.source.location import Location
 from geoseg.source.open import now
 from geoseg.source.reader import BandFile, FileReader, OnBadBlock
 from geoseg.types import Pixels, Valid
 from geoseg.window import GeoBox, Window, whole
 
-__all__ = ["BandFile", "OnBadBlock", "RasterSource", "join_rasters"]
+__all__ = ["BandFile", "OnBadBlock", "RasterSource", "join_rasters", "one_band"]
 
 _FILES_AT_ONCE = 4
 """Remote files that one read waits for at the same time."""
@@ -46,6 +49,20 @@ def join_rasters(choices: Sequence[tuple[RasterInfo, int, Band]], *, on_bad_bloc
         on_bad_block=on_bad_block,
         threads=2 if all(info.file.examined.location.kind == "path" for info, _, _ in choices) else 1,
     )
+
+
+def one_band(place: Location | str | os.PathLike[str], name: str, *, assume_crs: str | None = None) -> RasterSource:
+    """The only band of a raster, but for one of transparency, under the name `name`.
+
+    Raises:
+        SourceError: It cannot be opened, or has several.
+        GridError: It has no place on the Earth.
+    """
+    info = inspect(place, assume_crs=assume_crs)
+    bands = [band.index for band in info.bands if band.index != info.file.alpha]
+    if len(bands) != 1:
+        raise SourceError(f"{info.location}: holds {len(bands)} bands; a map of classes or confidence has one")
+    return join_rasters([(info, bands[0], declare_band(info, bands[0], name))])
 
 
 def describe_grid(geobox: GeoBox) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ import rasterio
 import shapely
 from affine import Affine
 from pyproj import Transformer
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
@@ -22,7 +23,7 @@ from geoseg.source.location import Location, parse_location
 from geoseg.source.open import environment, examine, open_raster, reason
 from geoseg.window import GeoBox
 
-__all__ = ["STATISTICS", "ZonalStatistics", "parse_statistics"]
+__all__ = ["STATISTICS", "ZonalStatistics", "demand_names_apart", "parse_statistics"]
 
 STATISTICS = (
     "count", "sum", "mean", "min", "max", "median", "stdev", "variance", "majority", "minority", "variety",
@@ -45,6 +46,36 @@ def parse_statistics(text: str) -> tuple[str, tuple[str, ...]]:
     if not raster or unknown:
         raise ConfigError(f"statistics {text!r} are not RASTER:NAME,... with names of {', '.join(STATISTICS)}")
     return raster, asked
+
+
+def demand_names_apart(texts: Iterable[str], taken: Collection[str]) -> None:
+    """Refuses columns of one name; capitals do not part them, as in GeoPackage.
+
+    Args:
+        texts: What is asked for, as `parse_statistics` reads it.
+        taken: Names of other columns, in small letters.
+
+    Raises:
+        ConfigError: A text makes no sense, or a column has the name of another.
+        SourceError: A raster's location is none.
+    """
+    rasters: dict[str, Location] = {}
+    for raster, statistics in map(parse_statistics, texts):
+        location = parse_location(raster)
+        for column in _columns(location, statistics):
+            name = column.casefold()
+            if name in taken:
+                raise ConfigError(
+                    f"--stats: {location} would give {column}, a column that polygons have; rename the raster"
+                )
+            if rasters.setdefault(name, location) != location:
+                raise ConfigError(
+                    f"--stats: {rasters[name]} and {location} would both give the column {column}; rename a raster"
+                )
+
+
+def _columns(location: Location, statistics: Iterable[str]) -> list[str]:
+    return [f"{location.stem}_{name}" for name in statistics]
 
 
 class ZonalStatistics:
@@ -84,7 +115,10 @@ class ZonalStatistics:
                     raise SourceError(f"{self._location}: has no CRS; statistics need to know where it lies")
                 crs = rasterio.CRS.from_wkt(self._geobox.crs.to_wkt())
                 if crs != dataset.crs or not _upright(dataset):
-                    dataset = opened.enter_context(WarpedVRT(dataset, crs=crs, **_grid(self._geobox, dataset)))
+                    # Beyond the raster there is nothing: without a number for that, and without alpha, GDAL says 0.
+                    bare = dataset.nodata is None and ColorInterp.alpha not in dataset.colorinterp
+                    grid = _grid(self._geobox, dataset)
+                    dataset = opened.enter_context(WarpedVRT(dataset, crs=crs, add_alpha=bare, **grid))
             self._dataset = dataset
             self._opened = opened.pop_all()
         return self
@@ -96,7 +130,7 @@ class ZonalStatistics:
     @property
     def names(self) -> list[str]:
         """Of the columns: ``height_mean`` for the mean of ``height.tif``."""
-        return [f"{self._location.stem}_{name}" for name in self._statistics]
+        return _columns(self._location, self._statistics)
 
     def over(self, polygons: npt.NDArray[np.object_]) -> Mapping[str, npt.NDArray[np.float64]]:
         """(n,) for each of `names`: the statistic over each polygon; NaN where the raster has no data.

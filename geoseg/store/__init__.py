@@ -40,6 +40,10 @@ class Store(Protocol):
         """Names of the files here, and when each was last written, in seconds of one clock."""
         ...
 
+    def sizes(self) -> dict[str, int]:
+        """Names of the files here, and how many bytes each has; of a link those of what it stands for."""
+        ...
+
     def folders(self) -> Sequence[str]:
         """Names of the folders here, sorted."""
         ...
@@ -120,12 +124,14 @@ def open_store(place: Place) -> Store:
     """The store that a person means by `place`: ``s3://BUCKET/PREFIX``, or a folder.
 
     Raises:
-        ConfigError: It is the URL of something else.
+        ConfigError: It is empty, or the URL of something else.
         SinkError: It names no prefix in the bucket.
 
     >>> str(open_store("S3://bucket/maps/run1/"))
     's3://bucket/maps/run1'
     """
+    if not str(place).strip():
+        raise ConfigError("results go to a folder or to s3://BUCKET/PREFIX, and neither is named (. is this folder)")
     scheme, found, rest = str(place).partition("://")
     if isinstance(place, Path) or not found:
         from geoseg.store.folder import FolderStore

@@ -97,6 +97,10 @@ class BucketStore:
         """Objects by name, with the time of their last change by the server's clock."""
         return {info.base_name: info.mtime_ns / 1e9 for info in self._infos()}
 
+    def sizes(self) -> dict[str, int]:
+        """Objects by name, with their bytes."""
+        return {info.base_name: info.size for info in self._infos()}
+
     def folders(self) -> list[str]:
         """What comes next in the names of objects that go on with a slash."""
         return sorted(info.base_name for info in self._infos(folders=True))

@@ -56,6 +56,14 @@ class FolderStore:
                         found[file.name] = file.stat(follow_symlinks=False).st_mtime
         return found
 
+    def sizes(self) -> dict[str, int]:
+        """Files by name, with their bytes; a link that leads nowhere is none."""
+        found: dict[str, int] = {}
+        for name in self.entries():
+            with suppress(FileNotFoundError):
+                found[name] = (self.root / name).stat().st_size
+        return found
+
     def folders(self) -> list[str]:
         """Folders, links to some included."""
         with suppress(OSError), os.scandir(self.root) as found:

@@ -16,8 +16,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from geoseg.errors import GridError
 from geoseg.tracing.chunks import CHUNK
 from geoseg.tracing.mapped import MappedArray
+from geoseg.types import Labels
 from geoseg.window import Window
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def read_bordered(labels: LabelReader, window: Window) -> npt.NDArray[Any]:
     """Labels (row + 2, col + 2) of `window` and one pixel around it; the least number of their dtype for none.
 
     Raises:
+        GridError: A class value has no number of its own among those of 64 bits with a sign.
         SourceError: The labels cannot be read.
     """
     scene = Window(row_off=0, col_off=0, height=labels.shape[0], width=labels.shape[1])
@@ -94,11 +97,22 @@ def read_bordered(labels: LabelReader, window: Window) -> npt.NDArray[Any]:
     none = np.iinfo(dtype).min
     bordered: npt.NDArray[Any] = np.full(around.shape, none, dtype)
     if inside:
-        place = bordered[inside.within(around).slices]
-        place[:] = labels.read(inside)
-        if labels.nodata is not None:
-            place[place == labels.nodata] = none
+        found, place = labels.read(inside), bordered[inside.within(around).slices]
+        hidden = np.zeros(found.shape, np.bool_) if labels.nodata is None else found == labels.nodata
+        if found.dtype.itemsize == 8:
+            _check_values(found[~hidden], none)
+        place[:] = found
+        place[hidden] = none
     return bordered
+
+
+def _check_values(values: Labels, none: int) -> None:
+    beyond = (values <= none) | (values > np.iinfo(np.int64).max)
+    if beyond.any():
+        raise GridError(
+            f"labels: hold the class value {values[beyond][0]}, but class values are above {none} and below {-none}; "
+            "give the classes smaller numbers, or name the value with --nodata"
+        )
 
 
 @numba.njit(cache=True, nogil=True)

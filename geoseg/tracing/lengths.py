@@ -31,7 +31,7 @@ class PixelLengths:
     Squared lengths (the metric tensor of the map) are exact to 1e-9 on a lattice of nodes and linear in between; a line
     is the integral of their root. That is within 1e-6 for a scene in a projected CRS, at the cost of a few additions
     per vertex, where a geodesic takes a microsecond. A line is the one that is straight in the CRS: in a geographic CRS
-    the parallel, not the great circle. NaN without a CRS.
+    the parallel, not the great circle. 0 where a line lies off the Earth; NaN without a CRS.
     """
 
     geobox: GeoBox
@@ -69,7 +69,9 @@ def _metric_of(geobox: GeoBox) -> FloatArray:
     across = _places(geobox, rows, cols + step) - _places(geobox, rows, cols - step)
     down = _places(geobox, rows + step, cols) - _places(geobox, rows - step, cols)
     products = [(across * across).sum(-1), (across * down).sum(-1), (down * down).sum(-1)]
-    return np.stack(products, axis=-1) / (2 * step) ** 2
+    metric = np.stack(products, axis=-1) / (2 * step) ** 2
+    on_earth = np.isfinite(metric).all(axis=-1, keepdims=True)
+    return np.where(on_earth, metric, 0.0) if on_earth.any() else metric
 
 
 def _places(geobox: GeoBox, rows: FloatArray, cols: FloatArray) -> FloatArray:

@@ -27,6 +27,7 @@ from geoseg.errors import GridError
 from geoseg.protocols import LabelReader
 from geoseg.tracing.chunks import CHUNK, chunks_of, in_order
 from geoseg.tracing.components import add_areas, add_up, census, corner_groups, label_components
+from geoseg.tracing.corners import read_bordered
 from geoseg.tracing.joining import Beyond, Joiner, Parts, Rings, Runs
 from geoseg.tracing.polygons import PIXELS
 from geoseg.tracing.rings import assemble, entries, look_beyond, trace
@@ -90,7 +91,8 @@ def trace_regions(
         redraw: What becomes of polygons (n,) as soon as they are put together; on any thread.
 
     Raises:
-        GridError: A raster differs from the labels in shape, or holds no integers; an argument makes no sense.
+        GridError: A raster differs from the labels in shape, or holds no integers; a class value has no number of its
+            own among those of 64 bits with a sign; an argument makes no sense.
         SourceError: A raster cannot be read.
 
     >>> from geoseg.source.labels import ArrayLabels
@@ -185,7 +187,7 @@ class _Tracer:
 
     def trace(self, window: Window) -> _Traced:
         """The regions of one chunk."""
-        values = self._seen(window)
+        values = read_bordered(self.labels, window)
         padded, count = label_components(values[1:-1, 1:-1], int(np.iinfo(values.dtype).min))
         sides = look_beyond(padded, values, count, corners=self.corners)
         parts = self._parts(window, padded, count, values)
@@ -230,20 +232,6 @@ class _Tracer:
             areas=parts.sums[:, 1] / self.scale if self.areas else np.full(len(parts), np.nan),
             sums={name: parts.sums[:, 2 + at] for at, name in enumerate(self.rasters)},
         )
-
-    def _seen(self, window: Window) -> npt.NDArray[Any]:
-        """Class values (row + 2, col + 2) of a window and the pixels around it; the least number for none."""
-        around = Window.from_bounds(window.row_off - 1, window.col_off - 1, window.row_stop + 1, window.col_stop + 1)
-        height, width = self.labels.shape
-        inside = around & Window(row_off=0, col_off=0, height=height, width=width)
-        dtype = np.int32 if np.dtype(self.labels.dtype).itemsize < 4 else np.int64
-        none = np.iinfo(dtype).min
-        values = np.full(around.shape, none, dtype)
-        labels, part = self.labels.read(inside), values[inside.within(around).slices]
-        part[:] = labels
-        if self.labels.nodata is not None:
-            part[labels == self.labels.nodata] = none
-        return values
 
     def _parts(self, window: Window, padded: Any, count: int, values: Any) -> Parts:
         pixels, first = census(padded, count)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from geoseg.errors import ConfigError
 from geoseg.source.maps import FinishedMap, open_map
-from geoseg.source.outline import Features, read_features
+from geoseg.source.outline import Features, is_vector, read_features
 from geoseg.train.labels import UNLABELLED, LabelFile, LabelOptions, LabelPolygons, Labels
 
 __all__ = ["open_labels"]
-
-_VECTORS = {".geojson", ".json", ".gpkg", ".parquet", ".geoparquet"}
 
 
 def open_labels(files: Sequence[LabelFile], options: LabelOptions) -> Labels:
@@ -25,7 +22,7 @@ def open_labels(files: Sequence[LabelFile], options: LabelOptions) -> Labels:
         SourceError: A file cannot be read.
         ConfigError: Classes cannot be told, or a column is not there.
     """
-    vectors = [file for file in files if PurePosixPath(file.path).suffix.lower() in _VECTORS]
+    vectors = [file for file in files if is_vector(file.path)]
     rasters = [(file, open_map({"labels": file.path})) for file in files if file not in vectors]
     if options.split_column is not None and rasters:
         raise ConfigError(f"{rasters[0][0].path}: a raster has no column {options.split_column!r} to split by")

@@ -12,6 +12,7 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import pyproj
 import pytest
 import shapely
 from affine import Affine
@@ -239,8 +240,33 @@ def test_what_is_no_box_is_refused(box: tuple[float, float, float, float]) -> No
 
 def test_bounds_of_a_point_and_of_what_lies_elsewhere() -> None:
     footprint = shapely.box(10, 48, 11, 49)
+    x, y = pyproj.Transformer.from_crs(4326, 32632, always_xy=True).transform(10.5, 48.5)
+    assert bounds_near(footprint, shapely.box(10.5, 48.5, 10.5, 48.5), "EPSG:32632") == pytest.approx((x, y, x, y))
     left, bottom, right, top = bounds_near(footprint, shapely.box(10.5, 48.5, 10.5, 48.5), "EPSG:4326")
-    assert (left, bottom, right, top) == pytest.approx((10.5, 48.5, 10.5, 48.5))
+    assert (bottom, top) == pytest.approx((48.5, 48.5))
+    assert (left, right) == (-1080, 1080)  # a file may count its longitudes beyond 180 degrees
     left, bottom, right, top = bounds_near(footprint, shapely.box(20, 48, 21, 49), "EPSG:4326")
     assert left > right
     assert bottom > top
+
+
+@pytest.mark.parametrize(
+    ("west", "box"),
+    [
+        (200, (-161, 49, -159, 51)),
+        (200, (-180, -90, 180, 90)),
+        (179.99805, (-180, 49, -179, 51)),
+        (179.99805, (179, 49, 180, 51)),
+    ],
+)
+def test_longitudes_beyond_180_degrees_are_found(
+    west: float, box: tuple[float, float, float, float], tmp_path: Path
+) -> None:
+    made = make_run(tmp_path / "far", geobox=GeoBox((30, 40), Affine(1e-4, 0, west, 0, -1e-4, 50), "EPSG:4326"))
+    add_runs(tmp_path / CATALOG, [made.folder])
+    query = "select count(*) as n from polygons"
+    (found,) = asked(tmp_path, query, area=box_shape(*box))
+    xmin = made.frame.bounds["minx"] - (360 if box[0] < 0 else 0)
+    xmax = made.frame.bounds["maxx"] - (360 if box[0] < 0 else 0)
+    whole = box[2] - box[0] == 360
+    assert 0 < found["n"] == (len(made.frame) if whole else int(((xmax >= box[0]) & (xmin <= box[2])).sum()))

@@ -213,6 +213,35 @@ def test_a_model_of_changes_is_no_model_for_one_scene(
     assert not (tmp_path / "out").exists()
 
 
+def test_dates_in_the_wrong_order_are_named_and_not_swapped(change: Call, pair: list[Date], tmp_path: Path) -> None:
+    before, after = (date.path for date in pair)
+    ended = change(before, after)
+    assert (ended.code, "later than" in ended.err) == (0, False)
+    ended = change(after, before, "--overwrite")
+    assert ended.code == 0, ended.err
+    told = [line for line in ended.err.splitlines() if "later than" in line]
+    assert len(told) == 1
+    assert "BEFORE is later than AFTER (2024-06-21T10:20:30+00:00 and 2024-06-01T10:20:30+00:00): swap them" in told[0]
+    backwards = change_in(tmp_path)
+    assert change(after, before, "--overwrite", "--datetime-before", "2024-05-01").code == 0
+    np.testing.assert_array_equal(change_in(tmp_path), backwards)
+    assert "later than" not in change(after, after, "--overwrite").err
+
+
+def test_no_file_of_either_date_is_overwritten(change: Call, pair: list[Date], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    before, after = (date.path for date in pair)
+    square = [[14.999, 44.9], [15.02, 44.9], [15.02, 45.3], [14.999, 45.3], [14.999, 44.9]]
+    area, grid = tmp_path / "out" / "polygons.geojson", tmp_path / "out" / "scene.tif"
+    area.write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+    grid.write_bytes(before.read_bytes())
+    refused(change(before, after, "--aoi", area, "--overwrite"), f"{area}: is the file of --aoi")
+    refused(change(before, after, "--align", grid, "--overwrite"), f"{grid}: is the grid of --align")
+    refused(change(grid, after, "--overwrite"), f"{grid}: is the input")
+    assert area.exists()
+    assert grid.read_bytes() == before.read_bytes()
+
+
 def test_bands_of_a_date_may_be_files(call: Call, change: Call, pair: list[Date], model: Path, tmp_path: Path) -> None:
     """Either date, and both, band by band, give what the whole files give."""
     assert change(*(date.path for date in pair)).code == 0
@@ -256,7 +285,8 @@ def test_an_interrupted_change_is_resumed_by_the_same_words_only(
         ended = change(before, after, "--register")
     assert ended.code == 130
     assert "the same command resumes" in ended.err
-    refused(change(after, before, "--register"), "pair.dates", "--restart")
+    swapped = change(after, before, "--register", "-q")
+    refused(swapped, "pair.dates", "--restart")
     refused(change(before, after, "--register", "--align"), "pair.align", "--restart")
     refused(change(before, after), "pair.register", "--restart")
     ended = change(before, after, "--register", "-v")

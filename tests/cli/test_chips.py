@@ -81,11 +81,17 @@ def test_one_json_document_says_what_is_there(place: Path, call: Call) -> None:
         (("--bands", "red", "--fractions", "0.7;0.3"), "--fractions 0.7;0.3: give two or three numbers"),
         (("--bands", "red", "--fractions", "0,1"), "train's above 0"),
         (("--bands", "red", "--classes", "water"), "--classes water: write names with their values"),
+        (("--bands", "red", "--classes", "a=1,b=1"), "--classes a=1,b=1: the value 1 stands there twice"),
+        (("--bands", "red", "--classes", "a=1,a=2"), "--classes a=1,a=2: the name a stands there twice"),
+        (("--bands", "red", "--classes", "a=-1"), "--classes a=-1: write names with their values"),
         (("--bands", "red", "--ignore", "a"), "--ignore a: write whole numbers"),
+        (("--bands", "red", "--ignore", "--5"), "--ignore --5: write whole numbers"),
         (("--bands", "red", "--split", "random"), "split 'random' is none of"),
         (("--bands", "red", "--split", "areas:none.geojson"), "none.geojson: cannot read"),
         (("--bands", "red", "--labels", "val=land.tif"), "needs --split file"),
         (("--bands", "red", "--labels", "none.tif"), "none.tif"),
+        (("--bands", "red", "--labels", "none.shp"), "none.shp: No such file"),
+        (("--bands", "red", "--labels", "land.kml"), "land.kml: polygons are read from GeoJSON"),
         (("--bands", "red", "--size", "0"), "chips of 0 pixels"),
         (("--bands", "red", "--out", "no/such/out"), "its parent directory does not exist"),
     ],
@@ -93,6 +99,7 @@ def test_one_json_document_says_what_is_there(place: Path, call: Call) -> None:
 def test_what_is_wrong_is_one_line_and_nothing_is_written(
     place: Path, call: Call, words: tuple[str, ...], message: str
 ) -> None:
+    (place / "land.kml").write_text("<kml/>")
     done = call(*CUT, *words)
     assert done.code == 2
     assert len(done.error_lines) == 1

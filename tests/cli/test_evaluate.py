@@ -95,7 +95,13 @@ def test_a_page_is_written(call: Call, pair: tuple[Path, Path], tmp_path: Path) 
         (("--fail-under", "miou=high"), "'high' is no number"),
         (("--map", "3"), "--map 3: write NAME=VALUE"),
         (("--names", "a=b"), "write VALUE=NAME"),
+        (("--names", "1=a,1=b"), "--names 1=a,1=b: the value 1 stands there twice"),
+        (("--names", "1=a,b=1"), "--names 1=a,b=1: the value 1 stands there twice"),
+        (("--names", "1=a,2=a"), "--names 1=a,2=a: the name a stands there twice"),
+        (("--map", "3=1,3=2"), "--map 3=1,3=2: 3 stands there twice"),
+        (("--fail-under", "miou=0.1,miou=0.2"), "miou stands there twice"),
         (("--ignore", "cloud"), "'cloud'"),
+        (("--ignore", "--5"), "'--5'"),
         (("--class-column", "kind"), "leave --class-column out"),
         (("--by", "districts"), "FILE:COLUMN"),
         (("--boundary", "-1"), "--boundary"),
@@ -116,3 +122,34 @@ def test_a_missing_file_is_2(call: Call, pair: tuple[Path, Path], tmp_path: Path
         assert (ended.code, ended.out) == (2, "")
         assert len(ended.error_lines) == len(ended.err.splitlines()) == 1
         assert "No such file" in ended.err
+
+
+@pytest.mark.parametrize("kind", ["fgb", "shp", "kml", "geojsonl"])
+def test_a_truth_of_polygons_that_is_missing_is_no_raster(
+    kind: str, call: Call, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    ended = call("evaluate", pair[0], tmp_path / f"none.{kind}", "--class-column", "class_id")
+    assert (ended.code, ended.out) == (2, "")
+    assert "No such file" in ended.err
+
+
+@pytest.mark.parametrize("options", [("--class-column", "class_id"), ()])
+def test_polygons_of_another_format_are_called_that(
+    options: tuple[str, ...], call: Call, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert call("vectorize", pair[1], "-o", tmp_path / "truth.fgb", "-q").code == 0
+    ended = call("evaluate", pair[0], tmp_path / "truth.fgb", *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert len(ended.error_lines) == len(ended.err.splitlines()) == 1
+    assert "truth.fgb: polygons are read from" in ended.err
+
+
+def test_features_by_lines_are_a_truth(call: Call, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    for kind in ("geojson", "geojsonl"):
+        assert call("vectorize", pair[1], "-o", tmp_path / f"truth.{kind}", "-q").code == 0
+    scores = [
+        json.loads(call("evaluate", pair[0], tmp_path / f"truth.{kind}", "--class-column", "class_id", "--json").out)
+        for kind in ("geojson", "geojsonl")
+    ]
+    assert scores[1]["overall"]["accuracy"] == 0.75
+    assert [score["confusion"] for score in scores] == [scores[0]["confusion"]] * 2

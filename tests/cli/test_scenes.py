@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -216,6 +217,47 @@ def test_scenes_their_mosaic_and_their_catalog(call: Call, model: Path, tmp_path
     assert both.shape == (50, 130)
     assert np.array_equal(both[:, 30:100], two)
     assert np.array_equal(both[:, 100:], labels(maps / "c")[:, 40:])
+
+
+def test_a_map_that_is_gone_is_made_anew_and_one_that_is_changed_is_kept(
+    call: Call, model: Path, tmp_path: Path
+) -> None:
+    paths, maps = (
+        [scene(tmp_path / f"{name}.tif", seed=day, day=day) for day, name in enumerate("ab", 1)],
+        tmp_path / "m",
+    )
+    words = ("segment", *paths, "--model", model, "--vector", "none", "--out", maps, "--mosaic", "first", "--json")
+    assert call(*words).code == 0
+    before = [labels(maps / name) for name in ("a", "b", "mosaic")]
+    os.truncate(maps / "a" / "labels.tif", 100)
+    (maps / "mosaic" / "labels.tif").unlink()
+    ended = call(*words)
+    assert ended.code == 1
+    assert f"geoseg: error: {maps}/a: labels.tif has 100 bytes, not " in ended.err
+    assert (maps / "a" / "labels.tif").stat().st_size == 100
+    (maps / "a" / "labels.tif").unlink()
+    ended = call(*words)
+    assert ended.code == 0, ended.err
+    assert [run["status"] for run in json.loads(ended.out)["runs"]] == ["done", "skipped", "done"]
+    assert [line for line in ended.err.splitlines() if "made anew" in line] == [
+        f"geoseg: warning: {label}: {maps}/{name}: was finished, but labels.tif is gone: it is made anew"
+        for label, name in ((paths[0], "a"), ("mosaic", "mosaic"))
+    ]
+    assert all(np.array_equal(labels(maps / name), old) for name, old in zip(("a", "b", "mosaic"), before, strict=True))
+
+
+@pytest.mark.parametrize("words", [("--tile", "200000"), ("--batch-size", "100000000")], ids=["tile", "batch"])
+@pytest.mark.parametrize("verb", ["segment", "plan"])
+def test_what_cannot_fit_is_refused_before_anything_is_timed(
+    verb: str, words: tuple[str, ...], call: Call, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geoseg.pipeline.tune", lambda *_, **__: pytest.fail("a probe allocates what cannot fit"))
+    path = scene(tmp_path / "a.tif", seed=1)
+    ended = call(verb, path, "--model", model, "--out", tmp_path / "out", *words)
+    assert (ended.code, len(ended.error_lines)) == (3, 1), ended.err
+    assert "MB of memory" in ended.err
+    assert "Choose a smaller --chunk, --tile or --batch-size" in ended.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failing_scene_keeps_its_name_for_its_next_try(call: Call, model: Path, tmp_path: Path) -> None:

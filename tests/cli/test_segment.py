@@ -237,6 +237,38 @@ def test_a_scene_named_mosaic_leaves_the_mosaic_its_folder(call: Call, fake: Fak
     assert [asked["out"].name for asked in fake.calls] == ["mosaic-2", "a"]
 
 
+def test_a_file_is_one_scene_however_it_is_written(
+    call: Call, fake: FakePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "a.tif").touch()
+    (tmp_path / "link.tif").symlink_to("x/a.tif")
+    words = ["x/a.tif", tmp_path / "x" / "a.tif", "./x/../x/a.tif", "link.tif", "s3://b/x/a.tif", "s3://b/x/a.tif"]
+    assert call("segment", *words, "--out", tmp_path / "maps").code == 0
+    assert [opened["location"] for opened in fake.opened] == ["x/a.tif", "s3://b/x/a.tif"]
+
+
+def test_what_is_no_path_at_all_is_said_by_whoever_opens_it(tmp_path: Path) -> None:
+    from geoseg.cli.scenes import inputs_of
+    from geoseg.config import RunConfig
+
+    (tmp_path / "loop").symlink_to("loop")
+    given = ["a\0b", str(tmp_path / "loop"), "a\0b"]
+    assert [each.location for each in inputs_of(RunConfig.model_validate({"inputs": given}))] == given[:2]
+
+
+def test_results_do_not_go_into_the_current_folder_for_want_of_a_name(
+    call: Call, fake: FakePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = call("segment", "a.tif", "-o", "")
+    assert (ended.code, ended.out, len(ended.error_lines)) == (2, "", 1)
+    assert "--out: is empty" in ended.err
+    assert not fake.calls
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_stac_items_folder_bears_its_id(call: Call, fake: FakePipeline, tmp_path: Path) -> None:
     fake.ids["item.json"] = "../S2A:33UUP"
     call("segment", "item.json", "a.tif", "--out", tmp_path / "maps")
@@ -354,6 +386,64 @@ def interrupted(
         os.kill(process.pid, number)
         _, err = process.communicate(timeout=30)
     return process.returncode, err, time.monotonic() - since
+
+
+READ_BY_NOBODY = textwrap.dedent(
+    """
+    import sys, types
+    import geoseg, geoseg.models, geoseg.source
+    from geoseg.cli import main
+    from geoseg.events import Warned
+    from tests.cli.conftest import FakePipeline
+
+    fake = FakePipeline(events=(Warned(message="cloudy"),))
+    sys.modules["geoseg.pipeline"] = geoseg.pipeline = types.SimpleNamespace(predicted=fake.predicted)
+    geoseg.models.read_spec = lambda model: types.SimpleNamespace(bands=())
+    geoseg.source.open_scene = fake.open_scene
+
+    def made(runs, *, out, **options):
+        open("mosaic-was-made", "w").close()
+        return fake.segment(types.SimpleNamespace(location="mosaic"), out=out, on_event=options["on_event"])
+
+    sys.modules["geoseg.mosaic"] = types.SimpleNamespace(make_mosaic=made)
+    sys.modules["geoseg.catalog.item"] = types.SimpleNamespace(write_catalog=lambda out, items: out / "catalog.json")
+    main()
+    """
+)
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "says"),
+    [
+        ("| true", 0, ""),
+        ("| head -1", 0, ""),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("2>&1 | true", 0, ""),
+        (">&- 2>&-", 0, ""),
+        (
+            "> /dev/full",
+            1,
+            "geoseg: error: standard output: No space left on device; what was made stands in its place",
+        ),
+        ("2> /dev/full", 0, ""),
+    ],
+)
+def test_work_goes_on_where_nobody_takes_what_is_printed(streams: str, code: int, says: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(READ_BY_NOBODY)
+    words = f"{sys.executable} script.py segment a.tif b.tif c.tif -o maps --mosaic first"
+    line = f"set -o pipefail; ( {words}; echo $? > code ) {streams}"
+    places = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": places}
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (tmp_path / "code").read_text().strip() == str(code), done.stderr
+    assert (tmp_path / "mosaic-was-made").exists(), done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error" in line.lower() or "Exception" in line]
+    assert errors == ([says] if says else [])
+    if "2>" not in streams:
+        assert "geoseg: 3 scenes: 3 done" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -57,7 +57,15 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert found.models == ("spectral-baseline", "flood-s2")
 
 
-@pytest.mark.parametrize(("text", "told"), [("prot: 1", "no such option"), ("- a", "lines like"), ("a: [", "YAML")])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prot: 1", "no such option"),
+        ("- a", "lines like"),
+        ("a: [", "YAML"),
+        ("window-side: 7\nwindow_side: 8", "line 2: window_side stands there twice"),
+    ],
+)
 def test_a_file_that_is_wrong_is_told(tmp_path: Path, text: str, told: str) -> None:
     file = tmp_path / "service.yaml"
     file.write_text(text)

@@ -8,8 +8,10 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pyogrio
+import pyproj
 import pytest
 import shapely
+from affine import Affine
 
 import geoseg
 from tests.cli.conftest import Call
@@ -70,6 +72,7 @@ def test_a_run_brings_names_confidence_and_time(call: Call, run: Made, tmp_path:
         ("-o {0}/a.shp", "a.shp: polygons are written to .geojson"),
         ("-o {0}/none/a.fgb", "none does not exist"),
         ("-o {0}/labels.fgb", "labels.fgb: is there already; --overwrite replaces it"),
+        ("-o {0}/labels.FGB", "/labels.fgb: is there already; --overwrite replaces it"),
         ("", "--out is missing: name a file of polygons, or a database with --to"),
         ("{0}/labels.tif -o {0}/a.fgb", "2 maps were given"),
         ("-o {0}/a.fgb --simplify -1", "--simplify: should be greater than or equal to 0"),
@@ -77,6 +80,8 @@ def test_a_run_brings_names_confidence_and_time(call: Call, run: Made, tmp_path:
         ("-o {0}/a.fgb --stats dem.tif", "--stats: should be RASTER:mean,max"),
         ("-o {0}/a.fgb --to mysql://here/land", "the database's address is not postgresql://"),
         ("-o {0}/a.fgb --names water", "--names water: write NAME=VALUE"),
+        ("-o {0}/a.fgb --names 1=x,1=y", "--names 1=x,1=y: the value 1 stands there twice"),
+        ("-o {0}/a.fgb --names --1=x", "--names --1=x: write VALUE=NAME"),
         ("-o {0}/a.fgb --confidence {0}/none.tif", "none.tif"),
     ],
 )
@@ -90,6 +95,44 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     assert said in ended.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.fgb", "labels.tif"]
     assert (tmp_path / "labels.fgb").read_text() == "mine"
+
+
+def test_a_suffix_in_capitals_means_the_file_that_is_written(call: Call, labels: Path, tmp_path: Path) -> None:
+    words = ("vectorize", labels, "-o", tmp_path / "a.GeoJSON", "-q")
+    ended = call(*words)
+    assert (ended.code, ended.out) == (0, f"{tmp_path / 'a.geojson'}\n")
+    assert call(*words).code == 2
+
+
+def test_negative_values_bear_names(call: Call, tmp_path: Path) -> None:
+    values = np.repeat(np.array([-1, 2], np.int16), 20)[None].repeat(20, 0)
+    place = write(tmp_path / "labels.tif", values[None])
+    assert call("vectorize", place, "-o", tmp_path / "a.parquet", "--names", "-1=sea,land=2", "-q").code == 0
+    found = geopandas.read_parquet(tmp_path / "a.parquet")
+    assert dict(zip(found["class_id"], found["class_name"], strict=True)) == {-1: "sea", 2: "land"}
+
+
+@pytest.mark.parametrize(
+    ("stats", "said"),
+    [
+        ("a/dem.tif:mean;b/dem.tif:max,mean", "a/dem.tif and {0}/b/dem.tif would both give the column dem_mean"),
+        (
+            "a/dem.tif:mean;Dem.tif:mean",
+            "a/dem.tif and {0}/Dem.tif would both give the column Dem_mean; rename a raster",
+        ),
+        ("confidence.tif:mean", "confidence.tif would give confidence_mean, a column that polygons have"),
+        ("Confidence.tif:mean", "Confidence.tif would give Confidence_mean, a column that polygons have"),
+    ],
+)
+def test_columns_of_one_name_are_refused_before_anything_is_read(
+    stats: str, said: str, call: Call, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = call("vectorize", labels, "-o", "a.gpkg", "--stats", stats)
+    assert ended.code == 2
+    assert len(ended.error_lines) == len(ended.err.splitlines()) == 1
+    assert said.format(tmp_path) in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.tif"]
 
 
 def test_what_is_there_is_replaced_when_asked(call: Call, labels: Path, tmp_path: Path) -> None:
@@ -106,3 +149,63 @@ def test_a_map_that_is_no_map_is_refused(call: Call, tmp_path: Path) -> None:
         assert ended.code == 2
         assert said in ended.err
     assert not (tmp_path / "a.fgb").exists()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "geojson", "geojsonl", "fgb", "gpkg", "pmtiles"])
+def test_values_of_any_size_are_told_apart(call: Call, kind: str, tmp_path: Path) -> None:
+    values = np.kron(np.array([[0, 2**32 - 1], [1, 2**31]]), np.ones((20, 20), int))[None].astype(np.uint32)
+    place, out = write(tmp_path / "labels.tif", values), tmp_path / f"a.{kind}"
+    assert call("vectorize", place, "-o", out, "--names", f"{2**31}=far", "-q").code == 0
+    found = geopandas.read_parquet(out) if kind == "parquet" else geopandas.read_file(out)
+    names = {0: "0", 1: "1", 2**31: "far", 2**32 - 1: str(2**32 - 1)}
+    assert dict(zip(found["class_id"], found["class_name"], strict=True)) == names
+
+
+def test_values_that_no_id_can_be_are_refused(call: Call, tmp_path: Path) -> None:
+    place = write(tmp_path / "labels.tif", np.full((1, 20, 20), 2**63, np.uint64))
+    ended = call("vectorize", place, "-o", tmp_path / "a.parquet")
+    assert (ended.code, len(ended.error_lines)) == (2, 1)
+    assert "9223372036854775808" in ended.err
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def full_disk(folder: Path, radius: float) -> Path:
+    """A map of the disk that a geostationary satellite sees, of two halves, and of class 0 beyond `radius`."""
+    step = 11e6 / 200
+    at = (np.arange(200) + 0.5) * step - 5.5e6
+    halves = np.where(at[:, None] < at, 1, 2)
+    values = np.where(np.hypot(*np.meshgrid(at, at)) < radius, halves, 0).astype(np.uint8)
+    place = Affine(step, 0, -5.5e6, 0, -step, 5.5e6)
+    return write(folder / "disk.tif", values[None], transform=place, crs="+proj=geos +h=35785831", nodata=0)
+
+
+def test_a_raster_that_reaches_beyond_the_earth_keeps_its_areas(call: Call, tmp_path: Path) -> None:
+    disk, plain, drawn = full_disk(tmp_path, 5e6), tmp_path / "a.parquet", tmp_path / "b.parquet"
+    assert call("vectorize", disk, "-o", plain, "-o", tmp_path / "a.geojson", "-q").code == 0
+    assert call("vectorize", disk, "-o", drawn, "--simplify", 200_000, "--min-area", 1e9, "-q").code == 0
+    for path in (plain, drawn):
+        found = geopandas.read_parquet(path)
+        assert found["area_m2"].to_numpy() == pytest.approx(6.2254e13, rel=0.02)
+        assert found["perimeter_m"].between(2e7, 6e7).all()
+    vertices = [shapely.get_num_coordinates(geopandas.read_parquet(path).geometry).sum() for path in (plain, drawn)]
+    assert vertices[1] < vertices[0]
+    geod = pyproj.Geod(ellps="WGS84")
+    shown = geopandas.read_file(tmp_path / "a.geojson")
+    areas = [abs(geod.geometry_area_perimeter(shape)[0]) for shape in shown.geometry]
+    assert areas == pytest.approx(shown["area_m2"].tolist(), rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["geojson", "pmtiles"])
+def test_what_has_no_longitude_is_refused_for_formats_that_need_it(call: Call, kind: str, tmp_path: Path) -> None:
+    disk = full_disk(tmp_path, 5.45e6)
+    ended = call("vectorize", disk, "-o", tmp_path / f"a.{kind}")
+    assert (ended.code, len(ended.error_lines)) == (2, 1)
+    assert "polygons reach beyond where their CRS has a longitude and latitude" in ended.err
+    assert call("vectorize", disk, "-o", tmp_path / "a.gpkg", "-q").code == 0
+    assert (geopandas.read_file(tmp_path / "a.gpkg")["area_m2"] > 0).all()
+
+
+def test_vector_tiles_show_what_lies_on_the_earth(call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "a.pmtiles"
+    assert call("vectorize", full_disk(tmp_path, 5e6), "-o", out, "-q").code == 0
+    assert set(geopandas.read_file(out)["class_id"]) == {1, 2}

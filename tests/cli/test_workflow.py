@@ -220,6 +220,8 @@ REFUSED = {
     "regions: {vectorize: {}}": "step regions: inputs: 0 maps were given",
     "regions: {vectorize: {inputs: scene.tif, out: ../a.fgb}}": "step regions: out: ../a.fgb: is the name of a file",
     "regions: {vectorize: {inputs: scene.tif, out: a.doc}}": "step regions: out: a.doc: is the name of a file",
+    "regions: {vectorize: {inputs: scene.tif, out: 3}}": "step regions: out: 3: is the name of a file",
+    "regions: {vectorize: {inputs: scene.tif, out: {a: b.fgb}}}": "step regions: out: {'a': 'b.fgb'}: is the name of",
     "scores: {evaluate: {pred: scene.tif}}": "step scores: Missing argument 'TRUTH'",
     "scores: {evaluate: {pred: scene.tif, truth: scene.tif, draws: -1}}": "step scores: Invalid value for '--draws'",
     "scores: {evaluate: {pred: scene.tif, truth: scene.tif, drwas: 1}}": "no such option; did you mean draws?",
@@ -229,6 +231,8 @@ REFUSED = {
     "found: {search: {api: 'http://127.0.0.1:9', limit: 0}}": "step found: Invalid value for '--limit'",
     "found: {search: {api: 'http://127.0.0.1:9', output: a.json}}": "step found: output: the results of a step go",
     "listed: {publish: {catalog: c}}": "step listed: publish needs runs, a list of ${STEP.out}",
+    "listed: {publish: {runs: [3], catalog: c}}": "step listed: publish needs runs, a list of ${STEP.out}",
+    "listed: {publish: {runs: [scene.tif], catalog: c, view: yes please}}": "view is true or false",
     "listed: {publish: {runs: [gone], catalog: c}}": "step listed: runs: gone does not exist",
     "listed: {publish: {runs: [scene.tif], catalog: c, views: true}}": "step listed: views: no such option; did you",
     "a: {segment: {items: list.json}}\n  b: {vectorize: {inputs: '${a.labels}'}}": "step b: ${a.labels}: a has no "
@@ -271,6 +275,32 @@ def test_two_at_once_in_one_folder_are_refused(call: Call, made: Path, place: Pa
         ended = call("run", "p.yaml", "-o", "out", *values(made))
     assert ended.code == 2
     assert "is at work here" in ended.error_lines[0]
+
+
+SWITCHES = """
+variables: {scene: null, catalog: null, more: true}
+steps:
+  cover:
+    segment: {inputs: "${scene}", vector: geojson}
+  scores:
+    evaluate: {pred: "${cover.out}", truth: "${cover.polygons}", class_column: class_name, all_touched: "${more}"}
+  listed:
+    publish: {runs: ["${cover.out}"], catalog: "${catalog}", view: "${more}"}
+"""
+
+
+def test_a_switch_is_set_by_a_variable_as_by_the_file(call: Call, made: Path, place: Path) -> None:
+    (place / "p.yaml").write_text(SWITCHES)
+    words = ("run", "p.yaml", "-o", "new", *values(made), "--json")
+    assert states(call(*words)) == ["done"] * 3
+    pages = list((place / "new" / "listed").glob("*.html"))
+    assert len(pages) == 1
+    assert states(call(*words, "--set", "more=true")) == ["skipped"] * 3, "the text means the same"
+    ended = call(*words, "--set", "more=False", "--overwrite")
+    assert (ended.code, states(ended)) == (0, ["skipped", "done", "done"])
+    refused = call(*words, "--set", "more=maybe")
+    assert refused.code == 2
+    assert "step scores: all_touched: should be true or false, not 'maybe'" in refused.error_lines[0]
 
 
 # --- what changed ---

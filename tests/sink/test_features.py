@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,6 +99,18 @@ def test_means_are_over_what_is_usable() -> None:
     np.testing.assert_array_equal(Mean(column="h", of="height", counted="seen").over(given), [10, np.nan])
     np.testing.assert_array_equal(Mean(column="h", of="height").over(given), [7.5, 0])
     np.testing.assert_array_equal(Mean(column="h", of="height", scaling=scaling).over(given), [2.75, -1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "column"),
+    [(np.uint16, "int32"), (np.int32, "int32"), (np.uint32, "int64"), (np.int64, "int64"), (np.uint64, "int64")],
+)
+def test_every_class_has_its_own_id(dtype: Any, column: str) -> None:
+    values = [np.iinfo(dtype).min, min(np.iinfo(dtype).max, np.iinfo(np.int64).max)]
+    given = replace(batch(), values=np.array(values, dtype))
+    (found,) = region_frames([given], geobox=UTM, classes=[ClassInfo(value=values[1], name="last")])
+    assert (found["class_id"].tolist(), found["class_id"].dtype) == (values, column)
+    assert found["class_name"].tolist() == [str(values[0]), "last"]
 
 
 def test_more_columns_stand_before_the_fields_of_the_scene() -> None:

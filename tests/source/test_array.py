@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from odc.geo.xr import xr_coords
 
-from geoseg.errors import BandError, ConfigError, GridError
+from geoseg.errors import BandError, ConfigError, GridError, SourceError
 from geoseg.protocols import Source
 from geoseg.scene import Band, Scaling
 from geoseg.source import open_scene
@@ -193,6 +195,101 @@ def test_what_is_no_scene_is_refused() -> None:
     assert open_scene(placed, bands=["red"], assume_crs="EPSG:32633").geobox.crs == GRID.crs
     with pytest.raises(ConfigError, match="to_array"):
         open_scene(array.to_dataset(name="pixels"), bands=["red"])
+
+
+def _degrees(step: float = 0.05, rows: int = 300) -> xr.DataArray:
+    grid = GeoBox((rows, 40), Affine(step, 0, 10, 0, -step, 60), "EPSG:4326")
+    return array_on(grid, numbers(grid=grid))
+
+
+UNEVEN = {
+    "a row dropped": lambda array: array.isel(latitude=[*range(9), *range(10, 30)]),
+    "the last row dropped but one": lambda array: array.isel(latitude=[*range(28), 29]),
+    "two parts": lambda array: xr.concat(
+        [array.isel(longitude=slice(0, 5)), array.isel(longitude=slice(9, 40))], "longitude"
+    ),
+    "rows picked": lambda array: array.isel(latitude=[0, 1, 5, 9]),
+    "rows dropped by a condition": lambda array: array.where(abs(array.latitude - 59) > 0.2, drop=True),
+    "steps that grow": lambda array: array.assign_coords(latitude=60 - np.cumsum(np.linspace(0.05, 0.06, 300))),
+    "shuffled": lambda array: array.isel(longitude=[0, 1, 3, 2, 4]),
+    "one place": lambda array: array.isel(longitude=[3, 3, 3]),
+    "not a number": lambda array: array.assign_coords(longitude=[*np.arange(39.0), np.nan]),
+}
+
+
+@pytest.mark.parametrize("change", UNEVEN.values(), ids=UNEVEN.keys())
+@pytest.mark.parametrize("stored", ["float64", "float32"])
+def test_uneven_coordinates_are_no_grid(change: Callable[[xr.DataArray], xr.DataArray], stored: str) -> None:
+    array = change(_degrees())
+    array = array.assign_coords({dim: array[dim].astype(stored) for dim in ("latitude", "longitude")})
+    with pytest.raises(GridError, match=r"(latitude|longitude) is uneven: .*reindex"):
+        open_scene(array, bands=["red"])
+
+
+def test_the_first_uneven_step_is_named() -> None:
+    array = array_on(GRID, numbers())
+    with pytest.raises(GridError, match=r"y is uneven: from 5299905 \(9\) to 5299875 \(10\), else -10 apart"):
+        open_scene(array.isel(y=[*range(10), *range(12, 30)]), bands=["red"])
+
+
+def test_turned_grids_have_even_steps_too() -> None:
+    turned = array_on(GeoBox((30, 40), Affine(8, 6, 500000, 6, -8, 5300000), "EPSG:32633"), numbers())
+    with pytest.raises(GridError, match="uneven"):
+        open_scene(turned.isel(y=[0, 1, 5, 9]), bands=["red"])
+    assert open_scene(turned.isel(y=slice(2, 30, 3)), bands=["red"]).geobox.shape == (10, 40)
+
+
+@pytest.mark.parametrize("step", [0.05, 1 / 120, 0.0001])
+def test_rounded_coordinates_keep_their_place_to_the_far_edge(step: float) -> None:
+    """Of float32 coordinates the first step alone is off by enough to move the last row by pixels."""
+    array = _degrees(step, rows=3000)
+    exact = open_scene(array, bands=["red"]).geobox
+    rounded = array.assign_coords({dim: array[dim].astype("float32") for dim in ("latitude", "longitude")})
+    for version in (rounded, rounded.assign_coords(latitude=rounded["latitude"].astype("float64"))):
+        box = open_scene(version, bands=["red"]).geobox
+        drift = np.abs(np.array(box.boundingbox.bbox) - np.array(exact.boundingbox.bbox))
+        assert drift.max() <= 0.01 * step + np.spacing(np.float32(60))
+
+
+@given(
+    step=st.floats(1e-4, 1e4), start=st.floats(-1e6, 1e6), rows=st.integers(2, 400), down=st.booleans(),
+    wobble=st.floats(0, 0.3), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_a_grid_is_refused_exactly_where_a_coordinate_is_off(
+    step: float, start: float, rows: int, down: bool, wobble: float, seed: int
+) -> None:
+    grid = GeoBox((rows, 3), Affine(step, 0, 0, 0, -step if down else step, start), "EPSG:32633")
+    array = array_on(grid, np.zeros((3, *grid.shape), np.uint8))
+    moved = np.zeros(rows)
+    moved[1:-1] = np.random.default_rng(seed).uniform(-1, 1, max(rows - 2, 0)) * wobble * step
+    array = array.assign_coords(y=array["y"] + moved)
+    off = np.abs(moved).max() / step
+    assume(abs(off - 0.01) > 1e-3)
+    if off > 0.01:
+        with pytest.raises(GridError, match="uneven"):
+            open_scene(array, bands=["red"])
+    else:
+        box = open_scene(array, bands=["red"]).geobox.boundingbox
+        np.testing.assert_allclose(box.bbox, grid.boundingbox.bbox, atol=0.02 * step)
+
+
+@pytest.mark.parametrize("dtype", [">u2", ">i4", ">f4", ">f8"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_order_of_bytes_does_not_matter(dtype: str, lazy: bool) -> None:
+    values = numbers().astype(dtype)
+    array = array_on(GRID, dask.array.from_array(values, chunks=(1, 7, 11)) if lazy else values)
+    scene = open_scene(array, bands=["nir"])
+    pixels, _ = scene.source.read(whole(GRID))
+    assert pixels.dtype.isnative
+    assert scene.bands[0].dtype == np.dtype(dtype).name
+    np.testing.assert_array_equal(pixels[0], values[2])
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "object", "longdouble", "<U3", "datetime64[ns]"])
+def test_numbers_of_other_kinds_are_refused(dtype: str) -> None:
+    kind = np.dtype(dtype)
+    with pytest.raises(SourceError, match=rf"scene: {re.escape(kind.name)} is no dtype of pixels.* float32 or float64"):
+        open_scene(array_on(GRID, np.zeros((3, *GRID.shape), kind)), bands=["red"])
 
 
 def test_usable_judges_every_band() -> None:

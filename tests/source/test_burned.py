@@ -81,7 +81,7 @@ def test_a_background_is_valid_everywhere_else() -> None:
     assert (pixels == 7).sum() == 700 * 600 - 10_000
 
 
-@pytest.mark.parametrize("suffix", ["geojson", "gpkg", "parquet"])
+@pytest.mark.parametrize("suffix", ["geojson", "geojsonl", "gpkg", "parquet"])
 def test_polygons_of_degrees_follow_the_projection(suffix: str, tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame(
         {"kind": ["wood", None], "code": [3, 5]},
@@ -118,7 +118,7 @@ def test_polygons_of_another_place_and_values_out_of_range_are_refused() -> None
         burn(features(stars(1)), range(12), GRID, background=-1)
 
 
-@pytest.mark.parametrize("suffix", ["geojson", "gpkg", "parquet"])
+@pytest.mark.parametrize("suffix", ["geojson", "geojsonl", "gpkg", "parquet"])
 def test_a_column_that_is_not_there_is_named_with_those_that_are(suffix: str, tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame({'a "b"': [1], "c": ["x"]}, geometry=[shapely.box(1, 1, 2, 2)], crs="EPSG:4326")
     path = tmp_path / f"polygons.{suffix}"

@@ -21,7 +21,7 @@ from rasterio.vrt import WarpedVRT
 from geoseg.errors import BandError, ConfigError, GridError, SourceError
 from geoseg.protocols import Source
 from geoseg.scene import Scaling
-from geoseg.source import open_scene
+from geoseg.source import bands_in, open_scene
 from geoseg.source.grids import target_grid
 from geoseg.source.raster import RasterSource
 from geoseg.testing.server import range_server
@@ -108,6 +108,42 @@ def test_by_hand_counts_more_than_what_is_declared(scene_path: Path) -> None:
     assert scene.bands[0].scaling == Scaling(scale=0.5, offset=0.25)
     assert scene.id == "mine"
     assert (scene.datetime, scene.datetime_source) == (datetime(2024, 6, 1, 12, tzinfo=UTC), "option")
+
+
+def test_a_slip_in_a_name_by_hand_is_no_silent_nothing(scene_path: Path) -> None:
+    with pytest.raises(BandError, match=r"--bands nri: no band .* did you mean nir\?; read are red, nir"):
+        open_scene(scene_path, bands=["red", "nir"], band_map={"nri": 1})
+    with pytest.raises(BandError, match=r"--bands vv: no band of that name is read; read are red"):
+        open_scene(scene_path, bands=["red"], band_map={"vv": "vv.tif"})
+    spare = open_scene(scene_path, bands=["red"], band_map={"swir16": 3, "Red": 1})
+    np.testing.assert_array_equal(spare.source.read(whole(grid(10)))[0][0], noise(120, 3)[0])
+
+
+def test_names_by_hand_do_not_hide_what_else_a_scene_has(scene_path: Path) -> None:
+    by_hand = {"vv": 1, "vh": 2}
+    assert bands_in(scene_path, ["red", "swir16"], band_map=by_hand) == ("red",)
+    assert bands_in(scene_path, ["swir16", "vv", "vh"], band_map=by_hand) == ("vv", "vh")
+
+
+@pytest.mark.parametrize("nodata", [-9999, 65536, 0.5, float("nan"), float("inf")])
+def test_a_nodata_by_hand_that_no_pixel_can_have_is_refused(scene_path: Path, nodata: float) -> None:
+    """It would replace the 0 that the file declares, and pixels without data would get labels."""
+    with pytest.raises(ConfigError, match=r"--nodata .*: band red is uint16 .* from 0 to 65535"):
+        open_scene(scene_path, bands=["red"], nodata=nodata)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nodata", [-9999, 0.5, float("nan")])
+def test_floats_hold_any_nodata(tmp_path: Path, nodata: float, dtype: str) -> None:
+    path = write_raster(tmp_path / "real.tif", noise(40).astype(dtype), grid(10, 40), descriptions=("red",))
+    assert open_scene(path, bands=["red"], nodata=nodata).bands[0].nodata == pytest.approx(nodata, nan_ok=True)
+
+
+def test_a_nodata_by_hand_must_suit_every_band(tmp_path: Path) -> None:
+    real = write_raster(tmp_path / "red.tif", noise(40).astype("int16"), grid(10, 40))
+    whole_numbers = write_raster(tmp_path / "nir.tif", noise(40), grid(10, 40))
+    with pytest.raises(ConfigError, match=r"nir\.tif: --nodata -9999: band nir is uint16"):
+        open_scene(None, bands=["red", "nir"], band_map={"red": str(real), "nir": str(whole_numbers)}, nodata=-9999)
 
 
 def test_files_join_to_one_scene(tmp_path: Path, scene_path: Path) -> None:

@@ -11,6 +11,7 @@ import rasterio
 import shapely
 from affine import Affine
 from pyproj import Transformer
+from rasterio.warp import transform_bounds
 
 from geoseg.errors import ConfigError, MissingExtraError, SourceError
 from geoseg.source.statistics import STATISTICS, ZonalStatistics, parse_statistics
@@ -113,6 +114,32 @@ def test_a_rotated_raster_is_warped(tmp_path: Path) -> None:
     with ZonalStatistics(str(path), ["min", "max"], GRID) as zonal:
         found = zonal.over(regions().polygons[7:8])
     assert (found["flat_min"][0], found["flat_max"][0]) == (7, 7)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3857"])
+def test_beyond_a_raster_there_is_nothing(tmp_path: Path, crs: str) -> None:
+    west, south, east, north = transform_bounds("EPSG:32633", crs, 500000, 4999600, 500250, 5e6)
+    transform = Affine((east - west) / 50, 0, west, 0, (south - north) / 80, north)
+    path = write(tmp_path / "half.tif", np.full((80, 50), 5, np.uint8), transform, crs)
+    boxes = [shapely.box(500000, 4999600, 500500, 5e6), shapely.box(500300, 4999700, 500500, 4999900)]
+    with ZonalStatistics(str(path), ["mean", "min", "count"], GRID) as zonal:
+        found = zonal.over(np.array(boxes, object))
+    np.testing.assert_array_equal(found["half_mean"], [5, np.nan])
+    np.testing.assert_array_equal(found["half_min"], [5, np.nan])
+    assert found["half_count"][1] == 0
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3857"])
+def test_what_a_mask_hides_is_not_counted(tmp_path: Path, crs: str) -> None:
+    west, south, east, north = transform_bounds("EPSG:32633", crs, 499000, 4999000, 501000, 5001000)
+    transform = Affine((east - west) / 200, 0, west, 0, (south - north) / 200, north)
+    values = np.where(np.arange(200)[:, None] < 130, 99, 5).astype(np.uint8) * np.ones((1, 200), np.uint8)
+    path = write(tmp_path / "half.tif", values, transform, crs)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
+        raster.write_mask(np.where(values == 5, 255, 0).astype(np.uint8))
+    with ZonalStatistics(str(path), ["max"], GRID) as zonal:
+        found = zonal.over(np.array([shapely.box(500000, 4999600, 500500, 5e6)], object))
+    assert found["half_max"].tolist() == [5]
 
 
 def test_without_any_crs_numbers_are_places(tmp_path: Path) -> None:

@@ -120,6 +120,101 @@ def test_the_projection_is_exact(crs: str, pixel: float) -> None:
     assert usable[(true > 0.01).all(axis=0) & (true[0] < 299.99) & (true[1] < 199.99)].all()
 
 
+def across(crs: str, lon: float, lat: float, pixel: float, shape: tuple[int, int] = (100, 100)) -> GeoBox:
+    """A grid with a longitude and latitude in its middle."""
+    x, y = (value[0] for value in transform(CRS.from_epsg(4326), CRS.from_string(crs), [lon], [lat]))
+    height, width = shape
+    return GeoBox(shape, Affine(pixel, 0, x - pixel * width / 2, 0, -pixel, y + pixel * height / 2), crs)
+
+
+TORN = {
+    "a UTM scene at 180": (across("EPSG:32601", -180, 10, 10), "EPSG:32601"),
+    "a whole tile at 180": (across("EPSG:32760", 179.99, -17, 10, (10980, 10980)), "EPSG:32760"),
+    "a mosaic at 180": (across("EPSG:3832", -179.9, 40, 30, (30000, 30000)), "EPSG:32601"),
+    "the South Pole": (GeoBox((100, 100), Affine(1000, 0, -50000, 0, -1000, 50000), "EPSG:3031"), "EPSG:3031"),
+    "the North Pole": (GeoBox((100, 100), Affine(1000, 0, -50000, 0, -1000, 50000), "EPSG:3413"), "EPSG:3995"),
+}
+
+
+@pytest.mark.parametrize(("scene", "better"), TORN.values(), ids=TORN.keys())
+@pytest.mark.parametrize("crs", ["EPSG:4326", "OGC:CRS84"])
+def test_a_scene_that_the_target_tears_apart_is_refused(scene: GeoBox, better: str, crs: str) -> None:
+    with pytest.raises(GridError, match=rf"would become .* pole.* such as {better}, or give --resolution"):
+        target_grid(scene, crs=crs)
+    height, width = target_grid(scene, crs=better).shape
+    assert height * width < 4 * scene.shape[0] * scene.shape[1]
+    assert target_grid(scene, crs=crs, resolution=0.5).shape
+
+
+@pytest.mark.parametrize(
+    ("scene", "crs"),
+    [
+        (across("EPSG:32633", 15, 83, 10), "EPSG:3857"),
+        (across("EPSG:32633", 15, 83, 10), "EPSG:4326"),
+        (across("EPSG:32633", 15, 50, 10, (1, 3000)), "EPSG:4326"),
+        (across("EPSG:32633", 15, 50, 10, (30000, 1)), "EPSG:3035"),
+        (across("EPSG:32601", -180, 10, 10, (3, 3)), "EPSG:4326"),
+        (across("EPSG:32601", -180, 10, 10), "EPSG:3832"),
+        (across("EPSG:32601", -179, 10, 10), "EPSG:4326"),
+        (GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326"), "EPSG:3857"),
+        (GeoBox((180, 360), Affine(1, 0, -180, 0, -1, 90), "EPSG:4326"), "ESRI:54009"),
+    ],
+    ids=["Mercator at 83 N", "degrees at 83 N", "a row", "a column", "3 x 3", "the Pacific", "beside 180", "the Earth",
+         "Mollweide"],
+)  # fmt: skip
+def test_what_only_stretches_is_taken(scene: GeoBox, crs: str) -> None:
+    assert target_grid(scene, crs=crs).crs == crs
+
+
+def degrees(west: float, width: int, pixel: float = 0.01, north: float = 10, height: int = 20) -> GeoBox:
+    return GeoBox((height, width), Affine(pixel, 0, west, 0, -pixel, north), "EPSG:4326")
+
+
+FAR_EAST = degrees(185, 20)
+ACROSS = degrees(179.9, 20)
+ROUND = degrees(0, 360, 1, 90, 180)
+TURNED = {
+    "another CRS": (FAR_EAST, target_grid(FAR_EAST, crs="EPSG:32602"), r"gdal_translate -a_ullr -175 10 -174.8 9.8"),
+    "a mask of the Earth": (FAR_EAST, degrees(-180, 360, 1, 90, 180), r"by -360: gdal_translate -a_ullr -175 10"),
+    "west of -180": (degrees(-185, 20), degrees(174.9, 40), r"by 360: gdal_translate -a_ullr 175 10 175.2 9.8"),
+    "across 180": (ACROSS, target_grid(ACROSS, crs="EPSG:32601"), r"gdalwarp -t_srs EPSG:32601"),
+    "across 180, degrees": (ACROSS, degrees(-180, 20), r"gdalwarp -t_srs EPSG:32601"),
+    "a mask from 0 to 360": (across("EPSG:32618", -75, 40, 10), ROUND, r"gdalwarp -te -180 -90 180 90 IN OUT"),
+    "degrees and 0 to 360": (degrees(-70, 20), ROUND, r"gdalwarp -te -180 -90 180 90 IN OUT"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other", "advice"), TURNED.values(), ids=TURNED.keys())
+def test_longitudes_a_full_turn_away_are_told_from_elsewhere(one: GeoBox, other: GeoBox, advice: str) -> None:
+    for pair in ((one, other), (other, one)):
+        with pytest.raises(GridError, match=rf"go beyond 180 degrees.* {advice}"):
+            overlaps(*pair)
+
+
+def test_a_scene_beyond_180_says_so() -> None:
+    source = ArraySource(noise(FAR_EAST), FAR_EAST)
+    assert bring_together([source], ("band0",), resolution=0.02).geobox.shape == (10, 10)
+    with pytest.raises(GridError, match="shift them by -360"):
+        bring_together([source], ("band0",), crs="EPSG:32602")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        (degrees(10, 20), ROUND, True),
+        (across("EPSG:32633", 15, 50, 10), ROUND, True),
+        (FAR_EAST, ROUND, True),
+        (FAR_EAST, degrees(185.1, 20), True),
+        (FAR_EAST, degrees(-120, 20), False),
+        (FAR_EAST, degrees(-175, 20, north=40), False),
+        (degrees(-180.5, 360, 1, 90, 180), degrees(-180, 360, 1, 90, 180), True),
+        (FAR_EAST, across("EPSG:32633", 15, 50, 10), False),
+    ],
+)
+def test_longitudes_beyond_180_matter_only_where_grids_meet(one: GeoBox, other: GeoBox, meet: bool) -> None:
+    assert overlaps(other, one) is meet
+
+
 TARGETS = {
     "60 m on 10 m": (grid(60, 120, 130), grid(10, 720, 780)),
     "laea": (grid(10, 500, 600), target_grid(grid(10, 500, 600), crs="EPSG:3035")),

@@ -41,6 +41,7 @@ def test_what_was_put_is_there_and_what_was_removed_is_not(store: Store) -> None
     store.below("folder").put("b", b"below")
     store.settle()
     assert store.entries().keys() == {"a", "empty"}
+    assert store.sizes() == {"a": 6, "empty": 0}
     assert store.folders() == ["folder"]
     assert store.links() == []
     assert _read(store, "a") == b"second"
@@ -115,7 +116,7 @@ def test_a_place_is_a_folder_or_a_prefix(tmp_path: Path) -> None:
     assert open_store(tmp_path).href("a") == tmp_path / "a"
     assert open_store(str(tmp_path)).href() == tmp_path
     assert open_store("S3://b/x//y/").href("a") == "s3://b/x/y/a"
-    for place in ("https://host/a?sig=secret", "gs://b/x", "file:///tmp/x"):
+    for place in ("https://host/a?sig=secret", "gs://b/x", "file:///tmp/x", "", " "):
         with pytest.raises(ConfigError, match="results go to a folder or to s3://BUCKET/PREFIX") as caught:
             open_store(place)
         assert "secret" not in str(caught.value)

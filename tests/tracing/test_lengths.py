@@ -84,3 +84,14 @@ def test_where_there_is_no_place_there_is_no_length() -> None:
     assert np.isnan(perimeters(GeoBox((10, 10), GRIDS["UTM"].transform, None), [square])).all()
     local = GeoBox((10, 10), GRIDS["UTM"].transform, 'LOCAL_CS["plan",UNIT["metre",1]]')
     assert np.isnan(perimeters(local, [square])).all()
+
+
+def test_what_lies_off_the_earth_adds_no_length() -> None:
+    grid = GeoBox((200, 200), Affine(55000, 0, -5.5e6, 0, -55000, 5.5e6), "+proj=geos +h=35785831 +datum=WGS84")
+    inside = placed(grid, [[(80, 80), (120, 80), (120, 120), (80, 120)]])
+    beyond = placed(grid, [[(80, 80), (200, 80), (200, 120), (80, 120)]])
+    outside = placed(grid, [[(0, 0), (5, 0), (5, 5), (0, 5)]])
+    found = perimeters(grid, [inside, beyond, outside])
+    assert found[0] == pytest.approx(geodesic(grid, inside), rel=1e-3)
+    assert found[0] < found[1] < 3e7
+    assert found[2] == 0

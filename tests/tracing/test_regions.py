@@ -22,6 +22,7 @@ from benchmarks.measure import in_own_process
 from geoseg.earth import PixelAreas
 from geoseg.errors import GridError, SourceError
 from geoseg.source.labels import ArrayLabels
+from geoseg.tracing.corners import map_corners
 from geoseg.tracing.polygons import polygonize
 from geoseg.tracing.regions import RegionBatch, trace_regions
 from geoseg.types import Labels
@@ -227,6 +228,18 @@ def test_every_value_of_the_dtype_is_a_class(dtype: Any, nodata: int | None) -> 
     assert {first: each[:3] for first, each in found.items()} == whole(labels, nodata=nodata)
     (batch, *_) = trace_regions(ArrayLabels(labels, nodata), chunk=7)
     assert batch.values.dtype == dtype
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(2**63, np.uint64), (2**64 - 1, np.uint64), (-(2**63), np.int64)])
+def test_a_class_value_that_has_no_number_is_refused_and_not_lost(value: int, dtype: Any) -> None:
+    labels = np.full((8, 8), 5, dtype)
+    labels[2:5, 3:6] = value
+    with pytest.raises(GridError, match=f"class value {value}"):
+        traced(labels, chunk=3)
+    hidden = traced(labels, nodata=value, chunk=3)
+    assert {first: each[:3] for first, each in hidden.items()} == whole(np.where(labels == 5, 5, 0), nodata=0)
+    corners = map_corners(ArrayLabels(labels, value)).mapped.array
+    assert (corners == map_corners(ArrayLabels(np.where(labels == 5, 5, 0), 0)).mapped.array).all()
 
 
 def test_a_nodata_value_that_the_dtype_cannot_hold_hides_nothing() -> None:
