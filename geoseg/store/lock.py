@@ -40,6 +40,8 @@ MARGIN = 5.0
 ATTEMPTS = 3
 """How often one tries that met another claim: of two that came at once, both may have withdrawn."""
 
+_PAUSES = (0.1, 0.3, 1.0)
+"""Seconds before a claim that is there, and could not be read, is read again."""
 _FOLDERS_LOST = 100  # in a row; each time, another process ended within microseconds
 
 Owner: TypeAlias = dict[str, Any]
@@ -176,14 +178,21 @@ def _alive(store: Store, own: str) -> list[tuple[Owner, float]]:
 
 
 def _read(store: Store, claim: str) -> Owner | None:
-    """What a claim says; None if it was withdrawn."""
-    try:
-        with store.open(claim) as file:
-            return _parsed(file.read().decode(errors="replace"))
-    except OSError:  # a server says many things of what is removed just now
-        if claim in store.entries():
-            raise
-        return None
+    """What a claim says; None if it was withdrawn.
+
+    A server says many things of what is removed or renewed just now: a claim that is still there is read again.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            with store.open(claim) as file:
+                return _parsed(file.read().decode(errors="replace"))
+        except OSError:
+            if claim not in store.entries():
+                return None
+            if pause is None:
+                raise
+            time.sleep(pause)
+    return None
 
 
 def _taken(store: Store, owner: Owner) -> str:

@@ -114,6 +114,26 @@ def test_a_claim_nobody_can_read_counts_while_it_is_fresh(unguarded: Store) -> N
         locked(unguarded).__enter__()
 
 
+@pytest.mark.parametrize("times", [1, 2, 9])
+def test_a_claim_that_could_not_be_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", _no_flock)
+    monkeypatch.setattr(lock, "_PAUSES", (0.0, 0.0))
+    store, opened, failed = open_store(tmp_path), FolderStore.open, list[str]()
+    _claim(store, ELSEWHERE)
+
+    def open_late(self: FolderStore, name: str) -> Any:
+        if len(failed) < times:
+            failed.append(name)
+            raise SinkError(f"{name}: Failed to flush response stream")
+        return opened(self, name)
+
+    monkeypatch.setattr(FolderStore, "open", open_late)
+    with pytest.raises(SinkError, match="flush" if times > 2 else "process 7 on elsewhere"):
+        locked(store).__enter__()
+
+
 def _hold(place: Place, environment: dict[str, str], ready: Any, *, flock: bool) -> None:
     os.environ.update(environment)
     if not flock:
