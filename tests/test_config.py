@@ -173,20 +173,6 @@ def test_an_error_names_the_variable_or_the_file_and_its_key(tmp_path: Path) -> 
         ("- tile\n", "should hold lines like 'tile: 512', not a list"),
         ("a: !!python/object/apply:os.system [ls]\n", "not YAML"),
         ("tile: {a: 1}\n", "tile: should be a whole number, not {'a': 1}"),
-    ],
-)
-def test_a_wrong_file_is_refused_by_name(text: str, says: str, tmp_path: Path) -> None:
-    file = write(tmp_path / "run.yaml", text)
-    with pytest.raises(ConfigError) as caught:
-        resolve({}, file=file)
-    assert str(caught.value).startswith(f"{file}: ")
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
         ("datetime: 2024-13-45\n", "datetime: should be a date or time like 2024-05-17"),
         ("tile: 64\nblend: ramp\ntile: 128\n", "line 3: tile stands there twice (line 1)"),
         ("batch-size: 2\nbatch_size: 4\n", "line 2: batch_size stands there twice (line 1, as batch-size)"),
@@ -194,7 +180,7 @@ def test_a_wrong_file_is_refused_by_name(text: str, says: str, tmp_path: Path) -
         ("tile: !!int x\n", "not YAML (invalid literal for int"),
     ],
 )
-def test_what_yaml_would_take_without_a_word_is_refused_with_its_place(text: str, says: str, tmp_path: Path) -> None:
+def test_a_wrong_file_is_refused_by_name(text: str, says: str, tmp_path: Path) -> None:
     file = write(tmp_path / "run.yaml", text)
     with pytest.raises(ConfigError) as caught:
         resolve({}, file=file)
