@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from geoseg.config import ChangeConfig, RunConfig
 from geoseg.errors import ConfigError
 from geoseg.polygon_config import PolygonConfig, VectorizeConfig
-from geoseg.yaml_file import read_yaml
+from geoseg.yaml_file import plain_key, read_yaml
 
 __all__ = ["PREFIX", "Resolved", "key_of", "meant", "read_options", "resolve", "show_config"]
 
@@ -74,7 +74,7 @@ def _from_environment(environ: Mapping[str, str], kind: type[PolygonConfig]) -> 
 
 
 def _from_file(path: Path, kind: type[PolygonConfig]) -> dict[str, tuple[object, str]]:
-    content = read_yaml(path, "the configuration", alike=_key)
+    content = read_yaml(path, "the configuration", alike=plain_key)
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -82,15 +82,11 @@ def _from_file(path: Path, kind: type[PolygonConfig]) -> dict[str, tuple[object,
     return _known(content, str(path), kind)
 
 
-def _key(given: object) -> str:
-    return str(given).replace("-", "_")
-
-
 def _known(content: Mapping[Any, object], origin: str, kind: type[PolygonConfig]) -> dict[str, tuple[object, str]]:
     found: dict[str, tuple[object, str]] = {}
     known = _keys(kind)
     for given, value in content.items():
-        key = _key(given)
+        key = plain_key(given)
         if key not in known:
             raise ConfigError(f"{origin}: {given}: no such option{meant(key, known)}")
         if key in found:

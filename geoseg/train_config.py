@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from geoseg.errors import ConfigError
 from geoseg.train.options import NetOptions, TrainOptions, plain
-from geoseg.yaml_file import read_yaml
+from geoseg.yaml_file import plain_key, read_yaml
 
 __all__ = ["TrainConfig", "keys_of", "resolve_training"]
 
@@ -82,7 +82,7 @@ def resolve_training(file: Path | None = None, settings: Sequence[str] = ()) -> 
 
 
 def _load(file: Path) -> _Tree:
-    content = read_yaml(file, "the configuration")
+    content = read_yaml(file, "the configuration", alike=plain_key)
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"{file}: should hold lines like 'loss: dice', not a {type(content).__name__}")
     return content or {}

@@ -10,9 +10,18 @@ import yaml
 
 from geoseg.errors import ConfigError
 
-__all__ = ["read_yaml"]
+__all__ = ["plain_key", "read_yaml"]
 
 _DATE = "tag:yaml.org,2002:timestamp"
+
+
+def plain_key(key: object) -> str:
+    """A key as Python writes it.
+
+    >>> plain_key("batch-size")
+    'batch_size'
+    """
+    return str(key).replace("-", "_")
 
 
 def read_yaml(path: Path, what: str, *, alike: Callable[[str], str] = str, hint: str = "") -> Any:

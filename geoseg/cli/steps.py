@@ -21,6 +21,7 @@ from geoseg.resolved import meant, read_options
 from geoseg.step_record import plain
 from geoseg.store import Place, Store, open_store
 from geoseg.workflow import Step
+from geoseg.yaml_file import plain_key
 
 __all__ = ["Manner", "Prepared", "prepare"]
 
@@ -73,7 +74,7 @@ def prepare(step: Step, *, out: Store, outputs: Mapping[str, Mapping[str, str]])
     Raises:
         ConfigError: An option is unknown or wrong, or a file is missing; names file and step.
     """
-    options = {str(key).replace("-", "_"): value for key, value in step.filled(outputs).items() if value is not None}
+    options = {plain_key(key): value for key, value in step.filled(outputs).items() if value is not None}
     for key in _FROM_OUTSIDE:
         if key in options:
             raise ConfigError(f"{step.origin}: {key}: is for the whole pipeline; give it to geoseg run")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from geoseg.errors import ConfigError
-from geoseg.yaml_file import read_yaml
+from geoseg.yaml_file import plain_key, read_yaml
 
 __all__ = ["ServiceSettings", "read_settings"]
 
@@ -96,11 +96,7 @@ def read_settings(file: Path | None, given: Mapping[str, Any]) -> ServiceSetting
 
 
 def _from_file(file: Path) -> dict[str, Any]:
-    found = read_yaml(file, "the settings", alike=_name) or {}
+    found = read_yaml(file, "the settings", alike=plain_key) or {}
     if not isinstance(found, dict):
         raise ConfigError(f"{file}: should hold lines like 'port: 8080', not a {type(found).__name__}")
-    return {_name(str(key)): value for key, value in found.items()}
-
-
-def _name(key: str) -> str:
-    return key.replace("-", "_")
+    return {plain_key(key): value for key, value in found.items()}
